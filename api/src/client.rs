@@ -1,0 +1,212 @@
+//! A thin typed client. It adds a bearer token, reads problem answers, and never retries by itself.
+
+use crate::chip::ChipView;
+use crate::job::{CreatedView, DoneBody, JobBody, JobView};
+use crate::lease::{LeaseView, ReleaseBody};
+use crate::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use crate::page::Page;
+use crate::problem::Problem;
+use chiptide_model::Millis;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What can go wrong with a call.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The daemon refused, and says why.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// No answer: the daemon is not there, or the connection broke. Whether a mutating call took effect is unknown;
+    /// repeat it with the same idempotency key.
+    #[error("no answer from {url}: {source}")]
+    Unreachable {
+        /// Where the call went.
+        url: String,
+        /// What broke.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An answer that is neither the expected body nor a problem.
+    #[error("unexpected answer ({status}): {detail}")]
+    Unexpected {
+        /// HTTP status.
+        status: u16,
+        /// Start of the body, or what is wrong with it.
+        detail: String,
+    },
+}
+
+impl ClientError {
+    /// The stable code of a refusal.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            ClientError::Refused(problem) => Some(&problem.code),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to one daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// A client of the daemon at `base` (`http://127.0.0.1:7070`), with its bearer token.
+    pub fn new(base: &str, token: &str) -> Result<Client, ClientError> {
+        let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+        let http = builder.build().map_err(|source| ClientError::Unreachable { url: base.into(), source })?;
+        Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+    }
+
+    /// Submits one job.
+    pub async fn create_job(&self, job: &JobBody, key: Option<&str>) -> Result<JobView, ClientError> {
+        self.send(keyed(self.request(Method::POST, "/v1/jobs").json(job), key)).await
+    }
+
+    /// Submits up to 1,000 jobs, accepted all or none.
+    pub async fn create_jobs(&self, jobs: &[JobBody], key: Option<&str>) -> Result<CreatedView, ClientError> {
+        self.send(keyed(self.request(Method::POST, "/v1/jobs").json(jobs), key)).await
+    }
+
+    /// One job.
+    pub async fn job(&self, id: Uuid) -> Result<JobView, ClientError> {
+        self.get(&format!("/v1/jobs/{id}"), &()).await
+    }
+
+    /// One job, once its revision is past `after` or `wait` is over.
+    pub async fn watch_job(&self, id: Uuid, after: u64, wait: Millis) -> Result<JobView, ClientError> {
+        self.get(&format!("/v1/jobs/{id}"), &[("after", after.to_string()), ("wait", wait.to_string())]).await
+    }
+
+    /// One page of jobs; `filters` are the query parameters of the list.
+    pub async fn jobs(&self, filters: &[(&str, String)]) -> Result<Page<JobView>, ClientError> {
+        self.get("/v1/jobs", filters).await
+    }
+
+    /// Cancels a job.
+    pub async fn cancel_job(&self, id: Uuid, key: Option<&str>) -> Result<JobView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/jobs/{id}/cancel")), key)).await
+    }
+
+    /// Reports a job done.
+    pub async fn job_done(&self, id: Uuid, body: &DoneBody, key: Option<&str>) -> Result<JobView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/jobs/{id}/done")).json(body), key)).await
+    }
+
+    /// One lease.
+    pub async fn lease(&self, id: Uuid) -> Result<LeaseView, ClientError> {
+        self.get(&format!("/v1/leases/{id}"), &()).await
+    }
+
+    /// One page of leases.
+    pub async fn leases(&self, filters: &[(&str, String)]) -> Result<Page<LeaseView>, ClientError> {
+        self.get("/v1/leases", filters).await
+    }
+
+    /// Renews a lease.
+    pub async fn renew_lease(&self, id: Uuid, key: Option<&str>) -> Result<LeaseView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/renew")), key)).await
+    }
+
+    /// Gives a lease back.
+    pub async fn release_lease(&self, id: Uuid, body: &ReleaseBody, key: Option<&str>) -> Result<JobView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/release")).json(body), key)).await
+    }
+
+    /// One node.
+    pub async fn node(&self, id: &str) -> Result<NodeView, ClientError> {
+        self.get(&format!("/v1/nodes/{id}"), &()).await
+    }
+
+    /// One page of nodes.
+    pub async fn nodes(&self, filters: &[(&str, String)]) -> Result<Page<NodeView>, ClientError> {
+        self.get("/v1/nodes", filters).await
+    }
+
+    /// One page of chips.
+    pub async fn chips(&self, filters: &[(&str, String)]) -> Result<Page<ChipView>, ClientError> {
+        self.get("/v1/chips", filters).await
+    }
+
+    /// Registers a node's agent.
+    pub async fn register(&self, node: &str, body: &RegisterBody) -> Result<RegisterView, ClientError> {
+        self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/register")).json(body)).await
+    }
+
+    /// Sends a report.
+    pub async fn report(&self, node: &str, body: &ReportBody) -> Result<ReportView, ClientError> {
+        self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/report")).json(body)).await
+    }
+
+    /// The node's orders, once they differ from revision `after` or `wait` is over.
+    pub async fn orders(
+        &self,
+        node: &str,
+        session: Uuid,
+        after: Option<&str>,
+        wait: Millis,
+    ) -> Result<OrdersView, ClientError> {
+        let mut query = vec![("session", session.to_string()), ("wait", wait.to_string())];
+        query.extend(after.map(|after| ("after", after.to_owned())));
+        self.get(&format!("/v1/nodes/{node}/orders"), &query).await
+    }
+
+    /// Whether the daemon is ready to serve.
+    pub async fn ready(&self) -> bool {
+        let answer = self.http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    }
+
+    /// The body of a plain-text page such as `/metrics`.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let answer = self.request(Method::GET, path).send().await.map_err(|source| self.unreachable(source))?;
+        answer.text().await.map_err(|source| self.unreachable(source))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &(impl Serialize + ?Sized)) -> Result<T, ClientError> {
+        self.send(self.request(Method::GET, path).query(query)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        // Long-polls wait for up to a minute; anything slower is a dead connection.
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
+            .timeout(Duration::from_secs(90))
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let answer = request.send().await.map_err(|source| self.unreachable(source))?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes)
+                .map_err(|error| ClientError::Unexpected { status: status.as_u16(), detail: error.to_string() });
+        }
+        match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
+            Err(_) => {
+                let detail = String::from_utf8_lossy(&bytes).chars().take(200).collect();
+                Err(ClientError::Unexpected { status: status.as_u16(), detail })
+            }
+        }
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> ClientError {
+        ClientError::Unreachable { url: self.base.clone(), source }
+    }
+}
+
+fn keyed(request: RequestBuilder, key: Option<&str>) -> RequestBuilder {
+    match key {
+        Some(key) => request.header("idempotency-key", key),
+        None => request,
+    }
+}

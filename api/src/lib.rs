@@ -1,0 +1,17 @@
+//! The wire: bodies of Chiptide's HTTP API, and a thin typed client that agents, the CLI, the simulator and tests share.
+//!
+//! Requests and answers are separate types. A request refuses unknown fields by name; turning one into the model
+//! (`JobBody::into_spec`) says which field is at fault. This crate never decides and never touches the database.
+
+pub mod chip;
+pub mod client;
+pub mod job;
+pub mod lease;
+pub mod node;
+pub mod page;
+pub mod problem;
+pub mod reason;
+pub mod time;
+
+pub use client::{Client, ClientError};
+pub use problem::{Invalid, Problem};

@@ -1,0 +1,243 @@
+//! Nodes: what an agent sends, what it is told, and how the API shows a node.
+
+use crate::chip::Reading;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// An agent's registration: who it is and everything its node has. Answered by a [`RegisterView`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterBody {
+    /// The kernel's boot id: another one means the node has rebooted, and nothing of an older lease runs there.
+    pub boot_id: String,
+    /// Minted afresh by every incarnation of the agent.
+    pub agent_id: Uuid,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// CPU offered to jobs, thousandths of a core.
+    pub cpu_milli: u64,
+    /// Memory offered to jobs, MiB.
+    pub memory_mib: u64,
+    /// The rack, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// Labels from the agent's configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Version of the vendor driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// Every chip of the node.
+    pub chips: Vec<ChipBody>,
+}
+
+/// One chip of a registration.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChipBody {
+    /// The vendor's unique id.
+    pub id: String,
+    /// The vendor: `nvidia`, `ascend`, …
+    pub vendor: String,
+    /// Product name as the driver spells it.
+    pub product: String,
+    /// The device class; derived from vendor and product when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_class: Option<String>,
+    /// Total memory, MiB.
+    pub memory_mib: u64,
+    /// Serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// PCI bus id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_bus_id: Option<String>,
+    /// NUMA node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
+    /// Chips of the same node reached over a direct link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_peers: Vec<String>,
+    /// Its health.
+    pub health: HealthBody,
+}
+
+/// A chip's health as its agent sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum HealthBody {
+    /// The driver answers and reports no fault.
+    Healthy,
+    /// The driver does not answer for this chip.
+    Unreadable {
+        /// What went wrong.
+        detail: String,
+    },
+    /// The driver reports a fault.
+    Unhealthy {
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// The session of a registered agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RegisterView {
+    /// Sent with every report and poll from now on.
+    pub session: Uuid,
+    /// How often to report.
+    #[schema(value_type = String, example = "2s")]
+    pub report_every: chiptide_model::Millis,
+    /// After how long without a report the daemon calls the node silent.
+    #[schema(value_type = String, example = "10s")]
+    pub silent_after: chiptide_model::Millis,
+}
+
+/// An agent's report. Monotone facts (`confirmed`, `vacant`) may be repeated until they are answered by new orders.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportBody {
+    /// The session from registration.
+    pub session: Uuid,
+    /// The boot id, as registered.
+    pub boot_id: String,
+    /// Counts up by at least one with every report of a session; a report with an older number is ignored.
+    pub seq: u64,
+    /// Every chip's health and newest reading.
+    pub chips: Vec<ChipReport>,
+    /// Leases of the newest orders that this node carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confirmed: Vec<Uuid>,
+    /// Proofs that nothing of an ended lease is left on a chip.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vacant: Vec<VacantBody>,
+    /// The revision of the newest orders the agent has; the answer carries orders when there are newer ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders_seen: Option<String>,
+}
+
+/// One chip of a report.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChipReport {
+    /// The chip.
+    pub id: String,
+    /// Its health.
+    pub health: HealthBody,
+    /// What was measured.
+    #[serde(default)]
+    pub reading: Reading,
+}
+
+/// A proof of vacancy.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VacantBody {
+    /// The chip.
+    pub chip: String,
+    /// The ended lease of which nothing is left.
+    pub lease: Uuid,
+    /// The highest lease epoch this agent has seen for the chip: not below the one in the order.
+    pub epoch: u64,
+}
+
+/// The answer to a report.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReportView {
+    /// False when the report was older than one already seen and was ignored.
+    pub accepted: bool,
+    /// New orders, when there are any since `orders_seen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<OrdersView>,
+}
+
+/// Everything the daemon wants of a node now: the whole state, never a difference.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct OrdersView {
+    /// Opaque; changes whenever the orders change. Pass as `after` to wait for the next change.
+    pub revision: String,
+    /// Live leases with chips on this node.
+    pub leases: Vec<LeaseOrder>,
+    /// Chips whose ended leases must be proven gone.
+    pub vacate: Vec<VacateOrder>,
+}
+
+/// One live lease, as far as this node carries it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LeaseOrder {
+    /// The lease.
+    pub lease: Uuid,
+    /// Its job.
+    pub job: Uuid,
+    /// Whether this node's confirmation has been recorded.
+    pub confirmed: bool,
+    /// Set once notice has been given: the lease ends then at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// Its chips on this node.
+    pub chips: Vec<ChipOrder>,
+}
+
+/// A chip held under a lease.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ChipOrder {
+    /// The chip.
+    pub chip: String,
+    /// Slots held, of 1000.
+    pub slots: u16,
+    /// The lease epoch of the grant.
+    pub epoch: u64,
+}
+
+/// A chip to be proven vacant of one lease.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VacateOrder {
+    /// The chip.
+    pub chip: String,
+    /// The ended lease.
+    pub lease: Uuid,
+    /// The lease epoch of that grant; a proof must have seen at least this.
+    pub epoch: u64,
+}
+
+/// One node as the API shows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    /// Its name.
+    pub id: String,
+    /// `up`, or `unknown` while it has not reported to this leader or is silent.
+    pub state: String,
+    /// Since when it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<DateTime<Utc>>,
+    /// When it last reported to this daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<DateTime<Utc>>,
+    /// The rack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// Version of its driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// CPU it offers, thousandths of a core.
+    pub cpu_milli: u64,
+    /// CPU not set aside for a lease.
+    pub cpu_milli_free: u64,
+    /// Memory it offers, MiB.
+    pub memory_mib: u64,
+    /// Memory not set aside for a lease.
+    pub memory_mib_free: u64,
+    /// How many chips.
+    pub chips: u32,
+    /// How many chips are free as a whole.
+    pub chips_free: u32,
+    /// Device classes of its chips.
+    pub device_classes: Vec<String>,
+}

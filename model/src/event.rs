@@ -1,0 +1,213 @@
+//! The closed set of things that can happen to a cluster. State is the fold of these, in order, and nothing else.
+
+use crate::chip::{ChipFacts, Health};
+use crate::id::{ChipId, JobId, LeaseId, NodeId, SessionId};
+use crate::job::{JobSpec, Outcome};
+use crate::lease::{Cause, Placement};
+use crate::node::NodeFacts;
+use crate::policy::Policy;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What becomes of the job when its lease ends.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// Back to pending, its place kept.
+    Pending,
+    /// Over, with this outcome.
+    Ended(Outcome),
+}
+
+/// Why a claim was given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimDrop {
+    /// Its chips were not all vacant in time.
+    Overdue,
+    /// One of its chips can no longer be granted.
+    ChipLost,
+    /// Its job was cancelled.
+    Cancelled,
+}
+
+/// One thing that happened, stamped and numbered by the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// A daemon took the lead. No node counts as heard until it reports to the new leader.
+    LeaderTookOver {
+        /// The leader's epoch.
+        epoch: u64,
+    },
+    /// A policy came into force.
+    PolicyApplied {
+        /// The whole policy.
+        policy: Policy,
+    },
+    /// A node registered: a new session, and everything it has.
+    NodeRegistered {
+        /// The node.
+        node: NodeId,
+        /// The session issued for it.
+        session: SessionId,
+        /// The node's boot id.
+        boot_id: String,
+        /// What the node is.
+        facts: NodeFacts,
+        /// Its chips, each with its health.
+        chips: Vec<(ChipFacts, Health)>,
+    },
+    /// A node reported to this leader after being unknown.
+    NodeHeard {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node has not reported for too long; its chips are unknown.
+    NodeSilent {
+        /// The node.
+        node: NodeId,
+    },
+    /// A chip's health changed.
+    ChipHealthChanged {
+        /// The chip.
+        chip: ChipId,
+        /// Its health now.
+        health: Health,
+    },
+    /// The node proved that nothing of this lease is left on the chip.
+    ChipVacated {
+        /// The chip.
+        chip: ChipId,
+        /// The ended lease.
+        lease: LeaseId,
+        /// The epoch the node had seen.
+        epoch: u64,
+    },
+    /// A chip was taken out of service.
+    ChipQuarantined {
+        /// The chip.
+        chip: ChipId,
+        /// The evidence.
+        reason: String,
+    },
+    /// A chip came back into service.
+    ChipRestored {
+        /// The chip.
+        chip: ChipId,
+    },
+    /// A job was accepted.
+    JobSubmitted {
+        /// Its id.
+        job: JobId,
+        /// Its place in the order.
+        place: u64,
+        /// What it asks for.
+        spec: Arc<JobSpec>,
+    },
+    /// Every node of the job's lease has confirmed.
+    JobStarted {
+        /// The job.
+        job: JobId,
+    },
+    /// A job that held no lease ended.
+    JobEnded {
+        /// The job.
+        job: JobId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Chips were promised to a job: free ones are kept for it, held ones are being taken for it.
+    ClaimMade {
+        /// The job.
+        job: JobId,
+        /// Where its replicas will run.
+        placements: Vec<Placement>,
+        /// Leases evicted for it in the same round.
+        victims: Vec<LeaseId>,
+        /// When the claim is given up.
+        deadline: Timestamp,
+    },
+    /// A claim was given up whole; the job keeps its place.
+    ClaimDropped {
+        /// The job.
+        job: JobId,
+        /// Why.
+        why: ClaimDrop,
+    },
+    /// A lease was granted.
+    LeaseGranted {
+        /// The lease.
+        lease: LeaseId,
+        /// The job that holds it.
+        job: JobId,
+        /// Which attempt of the job.
+        attempt: u32,
+        /// Where each replica runs, with the new epoch of every chip.
+        placements: Vec<Placement>,
+        /// When it lapses unless renewed.
+        expires_at: Option<Timestamp>,
+        /// When it ends whatever happens.
+        ends_at: Option<Timestamp>,
+    },
+    /// A node's agent confirmed its part of a lease.
+    LeaseConfirmed {
+        /// The lease.
+        lease: LeaseId,
+        /// The node.
+        node: NodeId,
+    },
+    /// A lease was renewed.
+    LeaseRenewed {
+        /// The lease.
+        lease: LeaseId,
+        /// When it lapses now.
+        expires_at: Timestamp,
+    },
+    /// Notice was given: the lease ends at the deadline.
+    LeaseRevoked {
+        /// The lease.
+        lease: LeaseId,
+        /// Why.
+        cause: Cause,
+        /// The end at the latest.
+        deadline: Timestamp,
+    },
+    /// A lease ended; its chips are reclaimed one by one, on proof.
+    LeaseEnded {
+        /// The lease.
+        lease: LeaseId,
+        /// Why.
+        cause: Cause,
+        /// What becomes of the job.
+        next: Next,
+    },
+}
+
+impl Event {
+    /// The word that names this kind of event in the log.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::LeaderTookOver { .. } => "leader_took_over",
+            Event::PolicyApplied { .. } => "policy_applied",
+            Event::NodeRegistered { .. } => "node_registered",
+            Event::NodeHeard { .. } => "node_heard",
+            Event::NodeSilent { .. } => "node_silent",
+            Event::ChipHealthChanged { .. } => "chip_health_changed",
+            Event::ChipVacated { .. } => "chip_vacated",
+            Event::ChipQuarantined { .. } => "chip_quarantined",
+            Event::ChipRestored { .. } => "chip_restored",
+            Event::JobSubmitted { .. } => "job_submitted",
+            Event::JobStarted { .. } => "job_started",
+            Event::JobEnded { .. } => "job_ended",
+            Event::ClaimMade { .. } => "claim_made",
+            Event::ClaimDropped { .. } => "claim_dropped",
+            Event::LeaseGranted { .. } => "lease_granted",
+            Event::LeaseConfirmed { .. } => "lease_confirmed",
+            Event::LeaseRenewed { .. } => "lease_renewed",
+            Event::LeaseRevoked { .. } => "lease_revoked",
+            Event::LeaseEnded { .. } => "lease_ended",
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A job: what is asked for, and how far it has come.
+
+use crate::chip::{DeviceClass, SLOTS_PER_CHIP, SlotCount};
+use crate::id::{JobId, LeaseId};
+use crate::time::{Millis, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The two kinds of work that share the fleet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Runs for hours to weeks, can checkpoint. Its gang never mixes device classes.
+    Training,
+    /// Serves live requests. Its replicas may run on different device classes.
+    Inference,
+}
+
+impl Kind {
+    /// The word used on the wire, in SQL and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Training => "training",
+            Kind::Inference => "inference",
+        }
+    }
+}
+
+/// The chips one replica needs, all on one node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChipDemand {
+    /// This many whole chips.
+    Chips(u16),
+    /// This many slots of one chip.
+    ShareSlots(SlotCount),
+    /// This much memory of one chip, in MiB; the share of slots follows from the chip's size.
+    ShareMemory(u64),
+}
+
+impl ChipDemand {
+    /// Slots taken from one chip of `memory_mib`, or `None` if such a chip is too small.
+    pub fn slots_of(self, memory_mib: u64) -> Option<SlotCount> {
+        match self {
+            ChipDemand::Chips(_) => Some(SLOTS_PER_CHIP),
+            ChipDemand::ShareSlots(slots) => Some(slots),
+            ChipDemand::ShareMemory(mib) if mib <= memory_mib && memory_mib > 0 => {
+                let slots = (u128::from(mib) * u128::from(SLOTS_PER_CHIP)).div_ceil(u128::from(memory_mib));
+                SlotCount::try_from(slots.max(1)).ok()
+            }
+            ChipDemand::ShareMemory(_) => None,
+        }
+    }
+
+    /// How many chips one replica touches.
+    pub fn chips(self) -> u16 {
+        match self {
+            ChipDemand::Chips(n) => n,
+            ChipDemand::ShareSlots(_) | ChipDemand::ShareMemory(_) => 1,
+        }
+    }
+
+    /// Whether the replica shares its chip with others.
+    pub fn is_share(self) -> bool {
+        !matches!(self, ChipDemand::Chips(_))
+    }
+}
+
+/// How near to each other the replicas of a gang must be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Same {
+    /// Same node or same rack.
+    pub level: SameLevel,
+    /// Required (wait rather than spread), or preferred.
+    pub required: bool,
+}
+
+/// The place all replicas share.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameLevel {
+    /// One node.
+    Node,
+    /// One rack.
+    Rack,
+}
+
+/// What to do with a job that the whole fleet, empty, could not hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfit {
+    /// Accept it: nodes may join. The job waits and says what is missing.
+    #[default]
+    Wait,
+    /// Refuse the submit, naming what is missing.
+    Refuse,
+}
+
+/// What to run in each replica; carried to the agents.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Workload {
+    /// Argument vector; never a shell string.
+    pub command: Vec<String>,
+    /// Environment added for the process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// What a scheduler asked for, parsed and valid.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Training or inference.
+    pub kind: Kind,
+    /// A name for people; need not be unique.
+    pub name: String,
+    /// The queue it is charged to.
+    pub queue: String,
+    /// The priority class it was submitted with, if by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class: Option<String>,
+    /// The priority: higher goes first and may preempt strictly lower.
+    pub priority: i32,
+    /// Gang size: all replicas start or none.
+    pub replicas: u32,
+    /// Chips of one replica.
+    pub demand: ChipDemand,
+    /// CPU of one replica, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Memory of one replica, in MiB.
+    pub memory_mib: u64,
+    /// Acceptable device classes, best first; empty means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_classes: Vec<DeviceClass>,
+    /// Nearness of the replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<Same>,
+    /// Longest time a lease of this job may last; then it is ended and the job fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Millis>,
+    /// Whether a higher priority may take its chips.
+    pub preemptible: bool,
+    /// Time between notice and the end of the lease when it is taken.
+    pub grace: Millis,
+    /// How often the job checkpoints; bounds what an eviction loses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_every: Option<Millis>,
+    /// If set, the holder must renew within this time or the lease is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ttl: Option<Millis>,
+    /// What to do if the fleet could never hold it.
+    #[serde(default)]
+    pub unfit: Unfit,
+    /// Labels for filters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What to run, if the agent is to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+}
+
+impl JobSpec {
+    /// Whole chips the gang touches: the measure of work lost when it is evicted. A share counts as its slots.
+    pub fn slot_total(&self) -> u64 {
+        let per_replica = match self.demand {
+            ChipDemand::Chips(n) => u64::from(n) * u64::from(SLOTS_PER_CHIP),
+            ChipDemand::ShareSlots(slots) => u64::from(slots),
+            ChipDemand::ShareMemory(_) => u64::from(SLOTS_PER_CHIP) / 2,
+        };
+        per_replica * u64::from(self.replicas)
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its owner said it is done.
+    Succeeded,
+    /// It failed, and why.
+    Failed {
+        /// A stable code (`max_duration`, `lease_expired`) or what its owner said.
+        reason: String,
+    },
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// Where a job stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for chips, its place in the order kept across preemptions.
+    Pending,
+    /// Has a lease; not every node has confirmed it yet.
+    Leased {
+        /// The live lease.
+        lease: LeaseId,
+    },
+    /// Every node of its lease has confirmed.
+    Running {
+        /// The live lease.
+        lease: LeaseId,
+    },
+    /// Its lease is being taken; it has until `deadline`.
+    Preempting {
+        /// The live lease.
+        lease: LeaseId,
+        /// When the lease ends at the latest.
+        deadline: Timestamp,
+    },
+    /// Over.
+    Ended(Outcome),
+}
+
+impl JobState {
+    /// The word used on the wire, in SQL and in metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            JobState::Pending => "pending",
+            JobState::Leased { .. } => "leased",
+            JobState::Running { .. } => "running",
+            JobState::Preempting { .. } => "preempting",
+            JobState::Ended(Outcome::Succeeded) => "succeeded",
+            JobState::Ended(Outcome::Failed { .. }) => "failed",
+            JobState::Ended(Outcome::Cancelled) => "cancelled",
+        }
+    }
+
+    /// The live lease, if it holds one.
+    pub fn lease(&self) -> Option<LeaseId> {
+        match self {
+            JobState::Leased { lease } | JobState::Running { lease } | JobState::Preempting { lease, .. } => {
+                Some(*lease)
+            }
+            JobState::Pending | JobState::Ended(_) => None,
+        }
+    }
+}
+
+/// A job the allocator has accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What it asked for.
+    pub spec: Arc<JobSpec>,
+    /// Its place: jobs of one priority are served in this order, which a preemption does not change.
+    pub place: u64,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// Where it stands.
+    pub state: JobState,
+    /// How many leases it has had.
+    pub attempt: u32,
+    /// How often its chips were taken by others.
+    pub preemptions: u32,
+    /// When its state last changed.
+    pub changed_at: Timestamp,
+    /// Counts up with every change of its state, lease or claim: what a watcher waits on.
+    pub revision: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_share_rounds_up_and_never_exceeds_its_chip() {
+        assert_eq!(ChipDemand::ShareMemory(1).slots_of(16_384), Some(1));
+        assert_eq!(ChipDemand::ShareMemory(8192).slots_of(16_384), Some(500));
+        assert_eq!(ChipDemand::ShareMemory(16_384).slots_of(16_384), Some(1000));
+        assert_eq!(ChipDemand::ShareMemory(16_385).slots_of(16_384), None);
+        assert_eq!(ChipDemand::ShareMemory(u64::MAX).slots_of(u64::MAX), Some(1000));
+    }
+}

@@ -1,0 +1,126 @@
+//! A lease: the right of one job to use named chips, renewable, revocable with notice.
+
+use crate::chip::Slots;
+use crate::id::{ChipId, JobId, LeaseId, NodeId};
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Slots of one chip held under a lease (or wanted by a claim).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// The chip.
+    pub chip: ChipId,
+    /// Which of its slots; several ranges when a share had to be pieced together.
+    pub slots: Vec<Slots>,
+    /// The lease epoch of the chip at this grant; 0 in a claim, which grants nothing yet.
+    pub epoch: u64,
+}
+
+/// Where one replica runs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Placement {
+    /// Index of the replica in its gang, from 0.
+    pub replica: u32,
+    /// The node.
+    pub node: NodeId,
+    /// Its chips, all on that node.
+    pub holds: Vec<Hold>,
+    /// CPU set aside for it, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Memory set aside for it, in MiB.
+    pub memory_mib: u64,
+}
+
+/// Why a lease is being taken or was ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Cause {
+    /// A job of higher priority gets the chips.
+    Preempt {
+        /// That job.
+        for_job: JobId,
+    },
+    /// The job reached its `max_duration`.
+    MaxDuration,
+    /// The holder did not renew within `lease_ttl`.
+    Expired,
+    /// The owner cancelled the job.
+    Cancelled,
+    /// The owner reported the job done.
+    Done,
+    /// The holder gave the chips back.
+    Released,
+    /// A node can no longer carry the lease (it rebooted, or a chip failed).
+    Fault {
+        /// The node at fault.
+        node: NodeId,
+        /// What happened.
+        detail: String,
+    },
+}
+
+impl Cause {
+    /// The word used on the wire, in SQL and in metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Cause::Preempt { .. } => "preempt",
+            Cause::MaxDuration => "max_duration",
+            Cause::Expired => "expired",
+            Cause::Cancelled => "cancelled",
+            Cause::Done => "done",
+            Cause::Released => "released",
+            Cause::Fault { .. } => "fault",
+        }
+    }
+}
+
+/// Where a live lease stands. An ended lease leaves memory; what it held is freed chip by chip on proof.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum LeaseState {
+    /// In force.
+    Active,
+    /// Notice given: it ends at `deadline` or when the holder releases it.
+    Revoking {
+        /// Why.
+        cause: Cause,
+        /// The end at the latest.
+        deadline: Timestamp,
+    },
+}
+
+/// A live lease. Invariant: its job is live, and it covers every replica of the gang.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Its identity.
+    pub id: LeaseId,
+    /// The job that holds it.
+    pub job: JobId,
+    /// Which attempt of the job this is, from 1.
+    pub attempt: u32,
+    /// One entry a replica.
+    pub placements: Vec<Placement>,
+    /// When it was granted.
+    pub granted_at: Timestamp,
+    /// When it lapses unless renewed; `None` without a `lease_ttl`.
+    pub expires_at: Option<Timestamp>,
+    /// When it must end whatever happens; `None` without a `max_duration`.
+    pub ends_at: Option<Timestamp>,
+    /// In force, or being taken.
+    pub state: LeaseState,
+    /// Nodes whose agents have confirmed it.
+    pub confirmed: BTreeSet<NodeId>,
+}
+
+impl Lease {
+    /// The nodes it spans, each once, in order.
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        self.placements.iter().map(|p| p.node.clone()).collect()
+    }
+
+    /// Whether notice has been given.
+    pub fn is_revoking(&self) -> bool {
+        matches!(self.state, LeaseState::Revoking { .. })
+    }
+}

@@ -1,0 +1,22 @@
+//! The nouns of Chiptide: ids, units, chips, nodes, jobs, leases, policy, and the events that change them.
+//!
+//! This crate decides nothing and does no I/O: it says what exists and which values are legal. Verbs live in
+//! `chiptide-allocator`; wire bodies (what a person types and a program receives) in `chiptide-api`.
+
+pub mod chip;
+pub mod event;
+pub mod id;
+pub mod job;
+pub mod lease;
+pub mod node;
+pub mod policy;
+pub mod time;
+
+pub use chip::{ChipFacts, ChipState, DeviceClass, Health, SLOTS_PER_CHIP, SlotCount, Slots};
+pub use event::{ClaimDrop, Event, Next};
+pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
+pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};
+pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
+pub use node::NodeFacts;
+pub use policy::{Bounds, Policy, PriorityClass};
+pub use time::{InvalidDuration, Millis, Timestamp};

@@ -1,0 +1,24 @@
+//! A node: a machine with chips, seen through its agent.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a node is: facts that hold for one boot, as its agent registered them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// CPU the node offers to jobs, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Memory the node offers to jobs, in MiB.
+    pub memory_mib: u64,
+    /// The rack, for jobs that ask for nearness; `None` counts as a rack of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// Version of the agent that registered.
+    pub agent_version: String,
+    /// Version of the vendor driver, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// Free-form labels from the agent's configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
