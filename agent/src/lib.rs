@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The node agent: it tells the daemon what its chips are doing, confirms the leases it is ordered to carry, and proves
+//! chips vacant when their leases have ended.
+//!
+//! The core ([`Agent`]) knows nothing of any vendor: it takes readings from a `watch` channel, so the same code runs on
+//! real chips (the `nvml` source) and on thousands of scripted ones in one process. It never decides who gets a chip,
+//! and "could not read" is never taken for idle or healthy.
+
+pub mod agent;
+pub mod reading;
+
+pub use agent::{Agent, NodeConfig};
+pub use reading::{ChipNow, NodeReading};
