@@ -80,7 +80,7 @@ impl Drop for Throwaway {
 pub fn throwaway() -> &'static Throwaway {
     static SHARED: LazyLock<Mutex<Option<&'static Throwaway>>> = LazyLock::new(|| Mutex::new(None));
     let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    *shared.get_or_insert_with(|| match Throwaway::start() {
+    shared.get_or_insert_with(|| match Throwaway::start() {
         Ok(cluster) => Box::leak(Box::new(cluster)),
         Err(error) => panic!("start a throw-away Postgres: {error:#}"),
     })

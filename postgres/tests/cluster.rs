@@ -87,6 +87,31 @@ fn a_second_start_on_the_same_data_adopts_and_leaves_it_running() {
     wait_for_end(&mut guest);
 }
 
+/// Run by the next test in a process of its own.
+#[test]
+#[ignore = "a part of `a_server_stops_when_its_process_dies`"]
+fn start_and_die() {
+    let home = std::env::var_os("CHIPTIDE_TEST_HOME").expect("set by the next test");
+    let cluster = Cluster::start(&options(home)).expect("started");
+    assert!(cluster.pid() > 0);
+    std::process::abort();
+}
+
+#[test]
+fn a_server_stops_when_its_process_dies() {
+    let dir = open_dir();
+    let home = dir.path().join("pg");
+    let this = std::env::current_exe().expect("this program");
+    let mut child = Command::new(this);
+    child.args(["--exact", "start_and_die", "--ignored"]).env("CHIPTIDE_TEST_HOME", &home);
+    assert!(!child.output().expect("it runs").status.success(), "it aborts");
+    // A start right away meets the old server on its way out, waits, and gets one of its own.
+    let cluster = Cluster::start(&options(&home)).expect("started");
+    assert!(!cluster.is_adopted());
+    let log = fs::read_to_string(home.join("postgres.log")).expect("a log");
+    assert!(log.contains("received fast shutdown request"), "{log}");
+}
+
 #[test]
 fn a_long_path_works_and_dropping_stops() {
     let dir = open_dir();
