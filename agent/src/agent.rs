@@ -1,11 +1,25 @@
-//! One node's agent.
+//! One node's agent: it registers, and registers again whenever the daemon no longer knows it. What happens between two
+//! registrations is in [`crate::session`].
 
+use crate::backoff::Backoff;
+use crate::complaints::{Complaints, Verdict};
 use crate::reading::NodeReading;
-use chiptide_api::Client;
-use chiptide_api::node::OrdersView;
+use crate::session::Session;
+use crate::standing::Standing;
+use chiptide_api::node::{ChipBody, HealthBody, OrdersView, RegisterBody, RegisterView};
+use chiptide_api::{Client, ClientError};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::info;
+use uuid::Uuid;
+
+/// How long a registration may take before it counts as unanswered.
+const REGISTER_LIMIT: Duration = Duration::from_secs(15);
+/// A session shorter than this is followed by a pause, so that two agents that claim one node do not chase each other.
+const SHORT_SESSION: Duration = Duration::from_secs(5);
 
 /// What an agent tells of its node beside the chips, and how it paces itself.
 #[derive(Clone, Debug, Default)]
@@ -31,16 +45,30 @@ pub struct NodeConfig {
 /// One node's agent. Cheap: one future, no threads of its own.
 #[derive(Debug)]
 pub struct Agent {
-    config: NodeConfig,
-    client: Client,
-    readings: watch::Receiver<NodeReading>,
-    orders: watch::Sender<OrdersView>,
+    pub(crate) config: NodeConfig,
+    pub(crate) client: Client,
+    pub(crate) readings: watch::Receiver<NodeReading>,
+    pub(crate) orders: watch::Sender<OrdersView>,
+    pub(crate) standing: Standing,
+    pub(crate) complaints: Complaints,
+    pub(crate) source_ended: bool,
+    agent_id: Uuid,
 }
 
 impl Agent {
-    /// An agent that has not spoken yet. `readings` is the newest reading, replaced by its source whenever it samples.
+    /// An agent that has not spoken yet. `readings` is the newest reading, replaced by its source whenever it samples; it
+    /// starts with the source's first. A source that drops its sender has ended, and its chips are unreadable from then on.
     pub fn new(config: NodeConfig, client: Client, readings: watch::Receiver<NodeReading>) -> Agent {
-        Agent { config, client, readings, orders: watch::Sender::new(OrdersView::default()) }
+        Agent {
+            complaints: Complaints::new(&config.node),
+            config,
+            client,
+            readings,
+            orders: watch::Sender::new(OrdersView::default()),
+            standing: Standing::default(),
+            source_ended: false,
+            agent_id: Uuid::new_v4(),
+        }
     }
 
     /// The node's wanted state as last received (a source of scripted chips follows it).
@@ -49,8 +77,89 @@ impl Agent {
     }
 
     /// Registers, then reports and polls until `stop` is true or its sender is gone. Never returns on network trouble.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let _ = (&self.config, &self.client, &self.readings);
-        let _ = stop.wait_for(|stop| *stop).await;
+    pub async fn run(mut self, stop: watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            () = stopped(stop) => {}
+            never = self.live() => match never {},
+        }
     }
+
+    async fn live(&mut self) -> Infallible {
+        let mut pause = Backoff::default();
+        loop {
+            let (told, facts) = self.register().await;
+            let begun = Instant::now();
+            Session::new(self, told, facts).serve().await;
+            match begun.elapsed() < SHORT_SESSION {
+                true => sleep(pause.next()).await,
+                false => pause.reset(),
+            }
+        }
+    }
+
+    /// Registers, however long that takes. Answers the session and the facts it was told.
+    async fn register(&mut self) -> (RegisterView, Vec<ChipBody>) {
+        let mut pause = Backoff::default();
+        loop {
+            let reading = self.reading();
+            let body = self.register_body(&reading);
+            let answer = timeout(REGISTER_LIMIT, self.client.register(&self.config.node, &body)).await;
+            let wait = match answer {
+                Ok(Ok(told)) => {
+                    self.complaints.answered();
+                    let (node, chips) = (&self.config.node, body.chips.len());
+                    info!(%node, session = %told.session, chips, every = %told.report_every, "registered");
+                    return (told, facts(&reading));
+                }
+                Ok(Err(error)) => self.after_refused_registration(&error, &mut pause),
+                Err(_) => {
+                    self.complaints.unanswered("register", "no answer in time");
+                    pause.next()
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+
+    fn after_refused_registration(&mut self, error: &ClientError, pause: &mut Backoff) -> Duration {
+        match self.complaints.judge("register", error) {
+            Verdict::Retry => pause.next(),
+            Verdict::Refused | Verdict::Register => pause.slow(),
+        }
+    }
+
+    fn register_body(&self, reading: &NodeReading) -> RegisterBody {
+        RegisterBody {
+            boot_id: self.config.boot_id.clone(),
+            agent_id: self.agent_id,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            cpu_milli: self.config.cpu_milli,
+            memory_mib: self.config.memory_mib,
+            rack: self.config.rack.clone(),
+            labels: self.config.labels.clone(),
+            driver_version: reading.driver_version.clone(),
+            chips: reading.chips.iter().map(|now| now.chip.clone()).collect(),
+        }
+    }
+
+    /// The newest reading as it may be told now.
+    pub(crate) fn reading(&mut self) -> NodeReading {
+        let reading = self.readings.borrow_and_update().clone();
+        if self.source_ended {
+            return reading.all_unreadable("the chip source has ended");
+        }
+        let stale = self.config.stale_after.and_then(|limit| reading.gone_stale(Instant::now(), limit));
+        stale.unwrap_or(reading)
+    }
+}
+
+/// What a reading says of its chips that only a registration can tell: everything but health.
+pub(crate) fn facts(reading: &NodeReading) -> Vec<ChipBody> {
+    reading.chips.iter().map(|now| ChipBody { health: HealthBody::Healthy, ..now.chip.clone() }).collect()
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone can never say stop: then nobody wants this agent any more.
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -6,7 +6,17 @@
 //! and "could not read" is never taken for idle or healthy.
 
 pub mod agent;
+mod backoff;
+mod complaints;
+pub mod pace;
 pub mod reading;
+#[cfg(test)]
+mod scripted;
+mod session;
+pub mod standing;
+mod telling;
+pub mod vacancy;
 
 pub use agent::{Agent, NodeConfig};
+pub use pace::Pace;
 pub use reading::{ChipNow, NodeReading};

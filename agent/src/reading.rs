@@ -2,7 +2,7 @@
 //! takes the newest. This module only holds values: sampling is the source's job, judging is `orders` and `vacancy`.
 
 use chiptide_api::chip::Reading;
-use chiptide_api::node::{ChipBody, HealthBody};
+use chiptide_api::node::{ChipBody, ChipReport, HealthBody};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -32,9 +32,23 @@ impl NodeReading {
         if age <= limit {
             return None;
         }
-        let detail = format!("no reading for more than {} s", limit.as_secs());
-        let unreadable = |now: &ChipNow| ChipNow::unreadable(now.chip.clone(), &detail);
-        Some(NodeReading { chips: self.chips.iter().map(unreadable).collect(), ..self.clone() })
+        Some(self.all_unreadable(&format!("no reading for more than {} s", limit.as_secs())))
+    }
+
+    /// The same chips, none of them readable.
+    pub(crate) fn all_unreadable(&self, detail: &str) -> NodeReading {
+        let chips = self.chips.iter().map(|now| ChipNow::blank(now.chip.clone(), detail)).collect();
+        NodeReading { taken: self.taken, driver_version: self.driver_version.clone(), chips }
+    }
+
+    /// The chips as a report tells them.
+    pub(crate) fn reports(&self) -> Vec<ChipReport> {
+        let report = |now: &ChipNow| ChipReport {
+            id: now.chip.id.clone(),
+            health: now.chip.health.clone(),
+            reading: now.reading.clone(),
+        };
+        self.chips.iter().map(report).collect()
     }
 }
 
@@ -51,7 +65,7 @@ pub struct ChipNow {
 
 impl ChipNow {
     /// A chip of which nothing could be read but its earlier `facts`.
-    pub fn unreadable(facts: ChipBody, detail: &str) -> ChipNow {
+    pub fn blank(facts: ChipBody, detail: &str) -> ChipNow {
         let health = HealthBody::Unreadable { detail: detail.to_owned() };
         ChipNow { chip: ChipBody { health, ..facts }, reading: Reading::default(), owners: BTreeMap::new() }
     }
