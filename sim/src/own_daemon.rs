@@ -1,0 +1,221 @@
+//! A daemon of our own: `chiptided` as a child process on a data folder that goes away with it. It can be killed and
+//! started again, which is what the crash runs are for. Whatever way this program ends, the child ends too, except when
+//! this program itself is killed with SIGKILL.
+
+use anyhow::{Context, bail};
+use chiptide_api::Client;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How long a daemon may take to be ready, a fresh database included.
+const READY_MAX: Duration = Duration::from_secs(90);
+/// How long it may take to stop before it is killed.
+const STOP_MAX: Duration = Duration::from_secs(15);
+/// How much of its log is shown when it dies.
+const TAIL_LINES: usize = 25;
+
+/// A running `chiptided` of our own. Dropping it ends the process and removes its folder.
+#[derive(Debug)]
+pub struct OwnDaemon {
+    binary: PathBuf,
+    dir: PathBuf,
+    token: String,
+    listen: String,
+    child: Child,
+    keep_dir: bool,
+}
+
+impl OwnDaemon {
+    /// Starts one on a fresh folder and waits until it is ready.
+    pub async fn start(what_for: &str) -> anyhow::Result<OwnDaemon> {
+        let binary = find_binary()?;
+        let dir = make_dir(what_for)?;
+        let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        write_token(&dir.join("admin-token"), &token)?;
+        let listen = "127.0.0.1:0".to_owned();
+        let child = spawn(&binary, &dir, &listen)?;
+        let mut daemon = OwnDaemon { binary, dir, token, listen, child, keep_dir: false };
+        daemon.wait_ready().await?;
+        daemon.listen = daemon.url()?.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        Ok(daemon)
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> anyhow::Result<String> {
+        self.read("daemon.url")
+    }
+
+    /// The admin's bearer token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// A client with the admin's token.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.url()?, &self.token)?)
+    }
+
+    /// Where its Postgres answers, database included.
+    pub fn postgres_url(&self) -> anyhow::Result<String> {
+        self.read("postgres.url")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its log so far.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("daemon.log")
+    }
+
+    /// Leaves the data folder behind when it ends, and says where.
+    pub fn keep_dir(&mut self) -> &Path {
+        self.keep_dir = true;
+        &self.dir
+    }
+
+    /// Kills it as a power cut would: SIGKILL, nothing flushed, nobody told. Its Postgres is not touched.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("kill chiptided")?;
+        self.child.wait().context("wait for chiptided")?;
+        Ok(())
+    }
+
+    /// Starts it again on the same folder and the same port, and waits until it is ready. Answers how long that took.
+    pub async fn restart(&mut self) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        // A file left by the last life must not pass for an answer of the next.
+        let _ = std::fs::remove_file(self.dir.join("daemon.url"));
+        self.child = spawn(&self.binary, &self.dir, &self.listen)?;
+        self.wait_ready().await?;
+        Ok(start.elapsed())
+    }
+
+    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().context("look after chiptided")? {
+                bail!("chiptided ended ({status}) before it was ready; its log ends:\n{}", self.log_tail());
+            }
+            if self.url().is_ok() && self.postgres_url().is_ok() && self.client()?.ready().await {
+                return Ok(());
+            }
+            if start.elapsed() > READY_MAX {
+                bail!("chiptided was not ready after {READY_MAX:?}; its log ends:\n{}", self.log_tail());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read(self.log_path()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.dir.join(name);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        match text.trim() {
+            "" => bail!("{} is still empty", path.display()),
+            url => Ok(url.to_owned()),
+        }
+    }
+
+    /// Asks it to stop, waits, and kills what is left.
+    fn end(&mut self) {
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        let asked = kill(group, Signal::SIGTERM);
+        let deadline = Instant::now() + STOP_MAX;
+        while asked.is_ok() && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Its helpers share its process group; a Postgres that a killed daemon left behind does not.
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+        stop_postgres_below(&self.dir);
+    }
+}
+
+impl Drop for OwnDaemon {
+    fn drop(&mut self) {
+        self.end();
+        if self.keep_dir {
+            eprintln!("kept {}", self.dir.display());
+        } else if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!("could not remove {}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// `chiptided` beside this program (or one folder up, for a test in `deps/`).
+fn find_binary() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find this program")?;
+    let candidates = own.ancestors().skip(1).take(2).map(|dir| dir.join("chiptided"));
+    let found = candidates.clone().find(|path| path.is_file());
+    found.with_context(|| format!("no chiptided beside {}; build it in the same profile first", own.display()))
+}
+
+/// A fresh folder. Run as root, the account that Postgres runs under must be able to pass through it.
+fn make_dir(what_for: &str) -> anyhow::Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("chiptide-{what_for}-{:08x}", rand::random::<u32>()));
+    DirBuilder::new().mode(0o711).create(&dir).with_context(|| format!("make {}", dir.display()))?;
+    // The process's umask may have taken the last bit away.
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).context("open the folder to Postgres")?;
+    Ok(dir)
+}
+
+fn write_token(path: &Path, token: &str) -> anyhow::Result<()> {
+    let mut options = File::options();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).context("write the admin token")?;
+    file.write_all(token.as_bytes()).context("write the admin token")
+}
+
+fn spawn(binary: &Path, dir: &Path, listen: &str) -> anyhow::Result<Child> {
+    let log =
+        File::options().create(true).append(true).open(dir.join("daemon.log")).context("open the daemon's log")?;
+    Command::new(binary)
+        .arg("--data-dir")
+        .arg(dir)
+        .args(["--listen", listen])
+        .arg("--admin-token-file")
+        .arg(dir.join("admin-token"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("share the daemon's log")?)
+        .stderr(log)
+        // A group of its own: Ctrl-C at the terminal reaches us alone, and we end it in order.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("start {}", binary.display()))
+}
+
+/// Ends a Postgres that still runs on a cluster below `dir`: the daemon it belonged to is gone.
+fn stop_postgres_below(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let below = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    for cluster in below.chain([dir.to_owned()]) {
+        let Ok(lock) = std::fs::read_to_string(cluster.join("postmaster.pid")) else { continue };
+        let Some(pid) = lock.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { continue };
+        // The number may be stale and someone else's by now: a postmaster runs inside its own cluster.
+        let is_its = || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+        if pid > 1 && is_its() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while is_its() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
