@@ -1,0 +1,42 @@
+# The few commands a person needs. Cargo decides what has to be built; nothing here is a file.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint fmt bench deny install-missing
+
+demo_binaries := --bin chiptided --bin chiptide-agent --bin chiptide --bin chiptide-sim
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
+		printf '  make %-16s %s\n' "$$name" "$$what"; done
+
+demo: install-missing ## See it work: a whole cluster on this machine, judged; writes demo-report.json
+	cargo build --profile demo $(demo_binaries)
+	target/demo/chiptide-sim demo --json demo-report.json
+
+up: install-missing ## Run a cluster on this machine until Ctrl-C, on its own chips or on fake ones
+	cargo build --profile demo $(demo_binaries)
+	target/demo/chiptide up
+
+test: install-missing ## Everything that must hold: format, tests, lints, query files
+	cargo fmt --check
+	cargo test --workspace
+	$(MAKE) --no-print-directory lint
+	cargo xtask db-check
+
+lint: ## Clippy without a warning, and the house rules
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+
+fmt: ## Format the sources
+	cargo fmt
+
+bench: install-missing ## Load a daemon built for speed; prints rates and percentiles
+	cargo build --release $(demo_binaries)
+	target/release/chiptide-sim load $(BENCH_ARGS)
+
+deny: ## Licences, banned crates and sources of the dependencies (needs cargo-deny: cargo install cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is not installed; run: cargo install --locked cargo-deny' >&2; exit 1; }
+	cargo deny check bans licenses sources
+
+install-missing: ## Install what this machine lacks: a C compiler, make, Postgres
+	@deploy/install-missing.sh
