@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The verbs of Chiptide, pure: the cluster in memory, what is decided about it, how events change it, and a recount.
+//!
+//! No clock, no I/O, no async, no randomness, no unordered iteration: the same cluster and the same commands give the
+//! same events, bit for bit. A round of the daemon is
+//!
+//! 1. [`decide`] on a draft of the cluster, which emits events and applies each to the draft at once,
+//! 2. [`check`] of the draft,
+//! 3. the commit of the events (not here), and
+//! 4. [`Cluster::apply`] of the same events to the committed cluster.
+
+pub mod apply;
+pub mod check;
+pub mod cluster;
+pub mod command;
+pub mod decide;
+pub mod explain;
+pub mod fleet;
+pub mod place;
+pub mod preempt;
+pub mod queue;
+pub mod register;
+pub mod report;
+pub mod restore;
+pub mod room;
+pub mod touched;
+
+mod expire;
+mod promise;
+
+pub use apply::Unfounded;
+pub use check::{Violation, check, check_touched};
+pub use cluster::{Claim, Cluster};
+pub use command::{Ack, Command, NewJob, Refusal, Report};
+pub use decide::{Decision, Round, decide};
+pub use explain::{Reason, explain};
+pub use restore::Snapshot;
+pub use touched::Touched;
+
+#[cfg(test)]
+mod tests;

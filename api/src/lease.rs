@@ -73,17 +73,18 @@ pub struct ReleaseBody {
 }
 
 impl LeaseView {
-    /// A live lease as the wire shows it.
+    /// A lease as the wire shows it.
     pub fn of(lease: &Lease) -> LeaseView {
-        let (cause, deadline) = match &lease.state {
-            LeaseState::Active => (None, None),
-            LeaseState::Revoking { cause, deadline } => (Some(cause), Some(*deadline)),
+        let (state, cause, deadline, ended_at) = match &lease.state {
+            LeaseState::Active => ("active", None, None, None),
+            LeaseState::Revoking { cause, deadline } => ("revoking", Some(cause), Some(*deadline), None),
+            LeaseState::Ended { cause, at } => ("ended", Some(cause), None, Some(*at)),
         };
         LeaseView {
             id: lease.id.0,
             job: lease.job.0,
             attempt: lease.attempt,
-            state: if cause.is_some() { "revoking" } else { "active" }.into(),
+            state: state.into(),
             cause: cause.map(|c| c.as_str().into()),
             for_job: match cause {
                 Some(Cause::Preempt { for_job }) => Some(for_job.0),
@@ -93,7 +94,7 @@ impl LeaseView {
             granted_at: to_utc(lease.granted_at),
             expires_at: lease.expires_at.map(to_utc),
             ends_at: lease.ends_at.map(to_utc),
-            ended_at: None,
+            ended_at: ended_at.map(to_utc),
             placements: lease.placements.iter().map(PlacementView::of).collect(),
         }
     }

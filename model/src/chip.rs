@@ -1,6 +1,6 @@
 //! A chip, its slots, and what is known of its state.
 
-use crate::id::{ChipId, name_id};
+use crate::id::{ChipId, LeaseId, name_id};
 use crate::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -131,6 +131,25 @@ impl Health {
     }
 }
 
+/// Why a chip is out of service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Quarantine {
+    /// Its node did not prove it vacant in time. The proof, should it come, is the evidence that ends the quarantine.
+    NotVacated {
+        /// The ended lease that may still use it.
+        lease: LeaseId,
+    },
+}
+
+impl fmt::Display for Quarantine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Quarantine::NotVacated { lease } => write!(f, "not proven vacant of ended lease {lease} in time"),
+        }
+    }
+}
+
 /// The one state of a chip that people and programs see.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ChipState {
@@ -141,7 +160,7 @@ pub enum ChipState {
     /// A lease that held slots has ended and the node has not yet proven them vacant.
     Reclaiming,
     /// Out of service, with the evidence.
-    Quarantined(String),
+    Quarantined(Quarantine),
     /// Its node is silent since then, or has not reported to this leader; never granted.
     Unknown(Timestamp),
 }

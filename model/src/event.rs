@@ -1,6 +1,6 @@
 //! The closed set of things that can happen to a cluster. State is the fold of these, in order, and nothing else.
 
-use crate::chip::{ChipFacts, Health};
+use crate::chip::{ChipFacts, Health, Quarantine};
 use crate::id::{ChipId, JobId, LeaseId, NodeId, SessionId};
 use crate::job::{JobSpec, Outcome};
 use crate::lease::{Cause, Placement};
@@ -90,7 +90,7 @@ pub enum Event {
         /// The chip.
         chip: ChipId,
         /// The evidence.
-        reason: String,
+        quarantine: Quarantine,
     },
     /// A chip came back into service.
     ChipRestored {

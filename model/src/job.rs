@@ -159,18 +159,6 @@ pub struct JobSpec {
     pub workload: Option<Workload>,
 }
 
-impl JobSpec {
-    /// Whole chips the gang touches: the measure of work lost when it is evicted. A share counts as its slots.
-    pub fn slot_total(&self) -> u64 {
-        let per_replica = match self.demand {
-            ChipDemand::Chips(n) => u64::from(n) * u64::from(SLOTS_PER_CHIP),
-            ChipDemand::ShareSlots(slots) => u64::from(slots),
-            ChipDemand::ShareMemory(_) => u64::from(SLOTS_PER_CHIP) / 2,
-        };
-        per_replica * u64::from(self.replicas)
-    }
-}
-
 /// How a job ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]

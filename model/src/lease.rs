@@ -75,7 +75,7 @@ impl Cause {
     }
 }
 
-/// Where a live lease stands. An ended lease leaves memory; what it held is freed chip by chip on proof.
+/// Where a lease stands. An ended lease is kept until its last chip is proven vacant.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LeaseState {
@@ -88,9 +88,16 @@ pub enum LeaseState {
         /// The end at the latest.
         deadline: Timestamp,
     },
+    /// Over; its chips are reclaimed one by one, on proof.
+    Ended {
+        /// Why.
+        cause: Cause,
+        /// When.
+        at: Timestamp,
+    },
 }
 
-/// A live lease. Invariant: its job is live, and it covers every replica of the gang.
+/// A lease. Invariant: while it is live its job is live, and it covers every replica of the gang.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
     /// Its identity.
@@ -119,8 +126,27 @@ impl Lease {
         self.placements.iter().map(|p| p.node.clone()).collect()
     }
 
-    /// Whether notice has been given.
-    pub fn is_revoking(&self) -> bool {
-        matches!(self.state, LeaseState::Revoking { .. })
+    /// Whether it is in force, with or without notice.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.state, LeaseState::Ended { .. })
+    }
+
+    /// Whether it is in force and no notice has been given.
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, LeaseState::Active)
+    }
+
+    /// When the clock next does something to it: it lapses, reaches its end, or its notice runs out.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        match &self.state {
+            LeaseState::Active => [self.expires_at, self.ends_at].into_iter().flatten().min(),
+            LeaseState::Revoking { deadline, .. } => Some(*deadline),
+            LeaseState::Ended { .. } => None,
+        }
+    }
+
+    /// Slots held in all: what an eviction takes.
+    pub fn slot_total(&self) -> u64 {
+        self.placements.iter().flat_map(|p| &p.holds).flat_map(|h| &h.slots).map(|s| u64::from(s.count())).sum()
     }
 }

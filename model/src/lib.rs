@@ -12,7 +12,7 @@ pub mod node;
 pub mod policy;
 pub mod time;
 
-pub use chip::{ChipFacts, ChipState, DeviceClass, Health, SLOTS_PER_CHIP, SlotCount, Slots};
+pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
 pub use event::{ClaimDrop, Event, Next};
 pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
 pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};

@@ -1,0 +1,156 @@
+//! The whole live cluster in memory: the fold of every event so far.
+
+use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
+use crate::queue::Queue;
+use crate::touched::Touched;
+use chiptide_model::{ChipId, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Chips promised to a job. Free ones are kept for it, held ones are being taken for it; it is promoted to a lease in
+/// one step when all are proven free, or given up whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Claim {
+    /// Where the replicas will run.
+    pub placements: Vec<Placement>,
+    /// Leases evicted for it.
+    pub victims: Vec<LeaseId>,
+    /// When it was made.
+    pub since: Timestamp,
+    /// When it is given up.
+    pub deadline: Timestamp,
+}
+
+/// Something the clock will do.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    Lease(LeaseId),
+    Claim(JobId),
+    Vacate(ChipIx, LeaseId),
+}
+
+/// The live cluster. Changed only by [`Cluster::apply`].
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// The policy in force.
+    pub policy: Policy,
+    /// Epoch of the leader that writes.
+    pub leader_epoch: u64,
+    /// Number of the last event in the log.
+    pub seq: u64,
+    /// Place of the last job accepted.
+    pub last_place: u64,
+    /// Nodes, chips and pools.
+    pub fleet: Fleet,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) claims: BTreeMap<JobId, Claim>,
+    pub(crate) queue: Queue,
+    pub(crate) nodes_by_id: FxHashMap<NodeId, NodeIx>,
+    pub(crate) chips_by_id: FxHashMap<ChipId, ChipIx>,
+    pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
+    /// Live jobs by priority: tells in no time whether anyone is below.
+    pub(crate) priorities: BTreeMap<i32, usize>,
+    /// Active leases that may be preempted, by priority.
+    pub(crate) preemptible: BTreeSet<(i32, LeaseId)>,
+    /// Holds of ended leases not yet proven vacant.
+    pub(crate) vacating: usize,
+    /// Claims to look at in the next round.
+    pub(crate) claims_to_check: BTreeSet<JobId>,
+    pub(crate) touched: Touched,
+}
+
+impl PartialEq for Cluster {
+    /// Equal in everything the log determines; what is merely noted for the next round does not count.
+    fn eq(&self, other: &Cluster) -> bool {
+        self.policy == other.policy
+            && self.leader_epoch == other.leader_epoch
+            && self.seq == other.seq
+            && self.last_place == other.last_place
+            && self.fleet == other.fleet
+            && self.jobs == other.jobs
+            && self.leases == other.leases
+            && self.claims == other.claims
+            && self.queue == other.queue
+            && self.timers == other.timers
+            && self.priorities == other.priorities
+            && self.preemptible == other.preemptible
+            && self.vacating == other.vacating
+    }
+}
+
+impl Cluster {
+    /// A live job.
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// Every live job, by id.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// A lease that is live or not yet wholly proven vacant.
+    pub fn lease(&self, id: LeaseId) -> Option<&Lease> {
+        self.leases.get(&id)
+    }
+
+    /// Every lease that is live or not yet wholly proven vacant, by id.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// The promise a pending job holds.
+    pub fn claim(&self, job: JobId) -> Option<&Claim> {
+        self.claims.get(&job)
+    }
+
+    /// Every promise, by job.
+    pub fn claims(&self) -> impl Iterator<Item = (&JobId, &Claim)> {
+        self.claims.iter()
+    }
+
+    /// A node by name.
+    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.nodes_by_id.get(id).map(|&ix| &self.fleet.nodes[ix])
+    }
+
+    /// A chip by id.
+    pub fn chip(&self, id: &ChipId) -> Option<&Chip> {
+        self.chips_by_id.get(id).map(|&ix| &self.fleet.chips[ix])
+    }
+
+    /// How many pending jobs hold no promise.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// When the clock next has something to do, if anything.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether a job of lower priority than this is live, so that preempting or keeping chips could matter.
+    pub(crate) fn anyone_below(&self, priority: i32) -> bool {
+        self.priorities.first_key_value().is_some_and(|(lowest, _)| *lowest < priority)
+    }
+
+    /// What has changed since this was last asked.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// What has changed since it was last taken.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    /// Work an eviction now would lose, in slot-milliseconds: slots times the time since the last checkpoint it can
+    /// have made (since the grant, if it makes none).
+    pub fn lost_work(&self, lease: &Lease, now: Timestamp) -> u64 {
+        let age = now.since(lease.granted_at).0;
+        let every = self.jobs.get(&lease.job).and_then(|job| job.spec.checkpoint_every);
+        let since_checkpoint = every.map_or(age, |every| age % every.0.max(1));
+        lease.slot_total().saturating_mul(since_checkpoint)
+    }
+}

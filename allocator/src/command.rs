@@ -1,0 +1,122 @@
+//! What comes into a round, and what goes back to its sender.
+
+use chiptide_model::{
+    Cause, ChipFacts, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, SessionId,
+};
+use std::sync::Arc;
+
+/// A job to be accepted.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewJob {
+    /// Its id, minted by the caller.
+    pub id: JobId,
+    /// What it asks for.
+    pub spec: Arc<JobSpec>,
+}
+
+/// A request to change the cluster.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// This daemon has taken the lead under this epoch.
+    TakeOver {
+        /// The leader's epoch.
+        epoch: u64,
+    },
+    /// Puts a policy in force.
+    ApplyPolicy(Policy),
+    /// Accepts jobs, all or none.
+    Submit(Vec<NewJob>),
+    /// Ends a job that is not over.
+    Cancel(JobId),
+    /// Its owner says the job is over.
+    Done(JobId, Outcome),
+    /// Extends a lease by its `lease_ttl`.
+    Renew(LeaseId),
+    /// The holder gives the lease back.
+    Release {
+        /// The lease.
+        lease: LeaseId,
+        /// Put the job back to pending, rather than end it.
+        requeue: bool,
+    },
+    /// An agent registers its node.
+    Register {
+        /// The node.
+        node: NodeId,
+        /// The session to issue.
+        session: SessionId,
+        /// The boot it runs in.
+        boot_id: String,
+        /// What the node is.
+        facts: NodeFacts,
+        /// Its chips.
+        chips: Vec<(ChipFacts, Health)>,
+    },
+    /// An agent reports something that changes a decision.
+    Report(Report),
+    /// A node has not reported for too long.
+    Silent(NodeId),
+    /// Nothing: a request that changes nothing but wants its answer recorded.
+    Nothing,
+}
+
+/// The part of an agent's report that can change a decision.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Report {
+    /// The node.
+    pub node: NodeId,
+    /// Its session.
+    pub session: SessionId,
+    /// Chips whose health is not what the cluster thinks.
+    pub health: Vec<(ChipId, Health)>,
+    /// Leases it carries.
+    pub confirmed: Vec<LeaseId>,
+    /// Proofs of vacancy: the chip, the ended lease, and the highest epoch the agent has seen.
+    pub vacant: Vec<(ChipId, LeaseId, u64)>,
+}
+
+/// A command that was accepted.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Ack {
+    /// These jobs were accepted.
+    Submitted(Vec<JobId>),
+    /// The job was changed.
+    Job(JobId),
+    /// The lease was changed.
+    Lease(LeaseId),
+    /// The node was registered under this session.
+    Registered(SessionId),
+    /// Done.
+    Done,
+}
+
+/// A command that was refused. It changed nothing.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Refusal {
+    /// There is no such live job.
+    NoSuchJob(JobId),
+    /// There is no such live lease.
+    NoSuchLease(LeaseId),
+    /// The lease is being taken and cannot be renewed.
+    LeaseRevoked(LeaseId, Cause),
+    /// A job with this id exists.
+    DuplicateJob(JobId),
+    /// The whole fleet, empty, could not hold the job, and it asked to be refused then.
+    NeverFits {
+        /// Index of the job in the call.
+        index: usize,
+        /// What is missing.
+        detail: String,
+    },
+    /// A chip of the registration belongs to another node.
+    ChipElsewhere {
+        /// The chip.
+        chip: ChipId,
+        /// Its node.
+        node: NodeId,
+    },
+    /// The report's session is not the node's.
+    StaleSession(NodeId),
+    /// The node has never registered.
+    NotRegistered(NodeId),
+}

@@ -1,0 +1,47 @@
+//! What the clock does: leases that lapse or reach their end, notices that run out, claims and proofs that are overdue.
+
+use crate::cluster::Timer;
+use crate::decide::{Draft, after};
+use chiptide_model::{Cause, ClaimDrop, Event, LeaseId, LeaseState, Quarantine};
+
+/// Does everything that is due. Every event emitted here moves or removes its own timer, so the loop ends.
+pub(crate) fn overdue(draft: &mut Draft<'_>) {
+    while let Some((at, timer)) = draft.cluster.timers.first().cloned()
+        && at <= draft.now()
+    {
+        let before = draft.cluster.seq;
+        match &timer {
+            Timer::Lease(lease) => lease_due(draft, *lease),
+            Timer::Claim(job) => draft.emit(Event::ClaimDropped { job: *job, why: ClaimDrop::Overdue }),
+            Timer::Vacate(chip, lease) => {
+                let chip = draft.cluster.fleet.chips[*chip].facts.id.clone();
+                draft.emit(Event::ChipQuarantined { chip, quarantine: Quarantine::NotVacated { lease: *lease } });
+            }
+        }
+        let moved = draft.cluster.seq > before && !draft.cluster.timers.contains(&(at, timer.clone()));
+        debug_assert!(moved, "timer {timer:?} was not moved by its event");
+        if !moved {
+            draft.cluster.timers.remove(&(at, timer));
+        }
+    }
+}
+
+fn lease_due(draft: &mut Draft<'_>, id: LeaseId) {
+    let Some(lease) = draft.cluster.lease(id) else { return };
+    let now = draft.now();
+    match &lease.state {
+        LeaseState::Revoking { cause, .. } => {
+            let (cause, next) = (cause.clone(), after(cause));
+            draft.emit(Event::LeaseEnded { lease: id, cause, next });
+        }
+        LeaseState::Active if lease.expires_at.is_some_and(|at| at <= now) => {
+            let next = after(&Cause::Expired);
+            draft.emit(Event::LeaseEnded { lease: id, cause: Cause::Expired, next });
+        }
+        LeaseState::Active => {
+            let grace = draft.cluster.job(lease.job).map(|job| job.spec.grace).unwrap_or_default();
+            draft.emit(Event::LeaseRevoked { lease: id, cause: Cause::MaxDuration, deadline: now + grace });
+        }
+        LeaseState::Ended { .. } => {}
+    }
+}

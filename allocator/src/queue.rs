@@ -1,0 +1,176 @@
+//! The pending jobs, grouped by shape: jobs that ask for exactly the same.
+//!
+//! When one job of a shape cannot start, no other of that shape can, so a round tries a shape once, not each job;
+//! and a shape that failed is not tried again until something it could use is freed.
+
+use chiptide_model::{ChipDemand, DeviceClass, JobId, JobSpec, Kind, Same};
+use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// Everything about a job that decides whether and where it can start.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Shape {
+    /// Its priority: decides whom it may preempt.
+    pub priority: i32,
+    /// Training or inference: decides whether classes may mix.
+    pub kind: Kind,
+    /// Gang size.
+    pub replicas: u32,
+    /// Chips of one replica.
+    pub demand: ChipDemand,
+    /// CPU of one replica.
+    pub cpu_milli: u64,
+    /// Memory of one replica.
+    pub memory_mib: u64,
+    /// Acceptable classes, best first; empty means any.
+    pub device_classes: Vec<DeviceClass>,
+    /// Nearness.
+    pub same: Option<Same>,
+}
+
+impl Shape {
+    /// The shape of a job.
+    pub fn of(spec: &JobSpec) -> Shape {
+        Shape {
+            priority: spec.priority,
+            kind: spec.kind,
+            replicas: spec.replicas,
+            demand: spec.demand,
+            cpu_milli: spec.cpu_milli,
+            memory_mib: spec.memory_mib,
+            device_classes: spec.device_classes.clone(),
+            same: spec.same,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Line {
+    shape: Shape,
+    /// Waiting jobs by place.
+    jobs: BTreeMap<u64, JobId>,
+    /// The supply at which the shape last failed; trying again before it grows is useless.
+    failed_at: Option<u64>,
+}
+
+/// All pending jobs that hold no promise.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    lines: Vec<Line>,
+    by_shape: FxHashMap<Shape, usize>,
+    len: usize,
+    /// Counts up whenever something is freed that a waiting job might use.
+    supply: u64,
+}
+
+impl PartialEq for Queue {
+    /// Two queues are equal when the same jobs wait in the same order; what was tried before does not count.
+    fn eq(&self, other: &Queue) -> bool {
+        let waiting = |queue: &Queue| -> BTreeMap<u64, JobId> {
+            queue.lines.iter().flat_map(|line| line.jobs.iter().map(|(place, job)| (*place, *job))).collect()
+        };
+        self.len == other.len && waiting(self) == waiting(other)
+    }
+}
+
+impl Queue {
+    /// How many jobs wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A job starts to wait at its place.
+    pub fn insert(&mut self, spec: &JobSpec, place: u64, job: JobId) {
+        let shape = Shape::of(spec);
+        let at = *self.by_shape.entry(shape).or_insert_with_key(|shape| {
+            self.lines.push(Line { shape: shape.clone(), jobs: BTreeMap::new(), failed_at: None });
+            self.lines.len() - 1
+        });
+        if self.lines[at].jobs.insert(place, job).is_none() {
+            self.len += 1;
+        }
+    }
+
+    /// A job no longer waits.
+    pub fn remove(&mut self, spec: &JobSpec, place: u64) {
+        if let Some(&at) = self.by_shape.get(&Shape::of(spec))
+            && self.lines[at].jobs.remove(&place).is_some()
+        {
+            self.len -= 1;
+        }
+    }
+
+    /// Whether the job waits here.
+    pub fn contains(&self, spec: &JobSpec, place: u64) -> bool {
+        self.by_shape.get(&Shape::of(spec)).is_some_and(|&at| self.lines[at].jobs.contains_key(&place))
+    }
+
+    /// Something was freed: every shape is worth trying again.
+    pub fn supply_grew(&mut self) {
+        self.supply += 1;
+    }
+
+    /// Marks the job's shape as tried in vain at the present supply.
+    pub fn shape_failed(&mut self, shape: &Shape) {
+        if let Some(&at) = self.by_shape.get(shape) {
+            self.lines[at].failed_at = Some(self.supply);
+        }
+    }
+
+    /// Shapes worth trying, as a walk over their first jobs: highest priority first, then by place.
+    pub fn walk(&self) -> Walk {
+        let worth = |line: &Line| !line.jobs.is_empty() && line.failed_at != Some(self.supply);
+        let lines = self.lines.iter().enumerate().filter(|(_, line)| worth(line));
+        Walk { heads: lines.filter_map(|(at, line)| line.head(at, 0)).collect() }
+    }
+}
+
+impl Line {
+    fn head(&self, at: usize, from: u64) -> Option<Head> {
+        let (&place, &job) = self.jobs.range(from..).next()?;
+        Some((self.shape.priority, Reverse(place), at, job))
+    }
+}
+
+type Head = (i32, Reverse<u64>, usize, JobId);
+
+/// A walk over the waiting jobs in order of service. It holds no borrow: the queue may change while it goes on.
+#[derive(Debug)]
+pub struct Walk {
+    heads: BinaryHeap<Head>,
+}
+
+impl Walk {
+    /// The next job to try. The caller says with [`Walk::next_of_shape`] whether others of its shape are worth trying.
+    pub fn next(&mut self) -> Option<Step> {
+        let (_, Reverse(place), line, job) = self.heads.pop()?;
+        Some(Step { job, line, place })
+    }
+
+    /// Goes on to the next job of the same shape.
+    pub fn next_of_shape(&mut self, queue: &Queue, step: &Step) {
+        self.heads.extend(queue.lines[step.line].head(step.line, step.place + 1));
+    }
+}
+
+/// One job met on a walk.
+#[derive(Debug)]
+pub struct Step {
+    /// The job.
+    pub job: JobId,
+    line: usize,
+    place: u64,
+}
+
+impl Queue {
+    /// The shape of the job met at this step.
+    pub fn shape(&self, step: &Step) -> &Shape {
+        &self.lines[step.line].shape
+    }
+}

@@ -1,0 +1,88 @@
+//! An agent's report: which of it changes a decision, and what it changes. Everything else is telemetry.
+
+use crate::cluster::Cluster;
+use crate::command::{Ack, Refusal, Report};
+use crate::decide::Draft;
+use chiptide_model::{ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
+
+/// Keeps of a report only what would change the cluster; `None` when nothing would. What a peer may send that does not
+/// fit (chips of others, unknown leases, proofs that are too old) is dropped here: such facts are stale, not wrong.
+pub fn news(cluster: &Cluster, mut report: Report) -> Option<Report> {
+    let node = cluster.node(&report.node)?;
+    report.health.retain(|(id, health)| {
+        on_node(cluster, &report.node, id) && cluster.chip(id).is_some_and(|chip| chip.health != *health)
+    });
+    report.confirmed.retain(|lease| is_unconfirmed(cluster, *lease, &report.node));
+    report.vacant.retain(|(chip, lease, epoch)| is_proof(cluster, &report.node, chip, *lease, *epoch));
+    let changes = node.unknown_since.is_some()
+        || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty());
+    changes.then_some(report)
+}
+
+fn on_node(cluster: &Cluster, node: &NodeId, chip: &ChipId) -> bool {
+    cluster.chip(chip).is_some_and(|chip| cluster.fleet.nodes[chip.node].id == *node)
+}
+
+fn is_unconfirmed(cluster: &Cluster, lease: LeaseId, node: &NodeId) -> bool {
+    cluster.lease(lease).is_some_and(|lease| {
+        lease.is_live() && !lease.confirmed.contains(node) && lease.placements.iter().any(|p| p.node == *node)
+    })
+}
+
+/// Whether this proves the chip vacant of an ended lease: the agent must have seen at least the epoch of that grant.
+fn is_proof(cluster: &Cluster, node: &NodeId, chip: &ChipId, lease: LeaseId, seen: u64) -> bool {
+    let held = cluster.chip(chip).filter(|_| on_node(cluster, node, chip)).map(|chip| chip.holds.as_slice());
+    let mut holds = held.unwrap_or_default().iter().filter(|hold| hold.lease == lease).peekable();
+    holds.peek().is_some() && holds.all(|hold| hold.vacate_by.is_some() && seen >= hold.epoch)
+}
+
+/// Applies a report of the node's current session.
+pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refusal> {
+    let node = draft.cluster.node(&report.node).ok_or_else(|| Refusal::NotRegistered(report.node.clone()))?;
+    if node.session != report.session {
+        return Err(Refusal::StaleSession(report.node));
+    }
+    if node.unknown_since.is_some() {
+        draft.emit(Event::NodeHeard { node: report.node.clone() });
+    }
+    let Some(report) = news(draft.cluster, report) else { return Ok(Ack::Done) };
+    for (chip, health) in report.health {
+        draft.emit(Event::ChipHealthChanged { chip, health });
+    }
+    for (chip, lease, epoch) in report.vacant {
+        // Earlier facts of the same report may have said it already.
+        if is_proof(draft.cluster, &report.node, &chip, lease, epoch) {
+            draft.emit(Event::ChipVacated { chip: chip.clone(), lease, epoch });
+            restore_if_proven(draft, chip);
+        }
+    }
+    for lease in report.confirmed {
+        confirm(draft, lease, &report.node);
+    }
+    Ok(Ack::Done)
+}
+
+/// A chip quarantined for want of a proof comes back with the last proof it owed.
+fn restore_if_proven(draft: &mut Draft<'_>, chip: ChipId) {
+    let proven = draft.cluster.chip(&chip).is_some_and(|state| {
+        matches!(state.quarantine, Some(Quarantine::NotVacated { .. }))
+            && state.holds.iter().all(|hold| hold.vacate_by.is_none())
+    });
+    if proven {
+        draft.emit(Event::ChipRestored { chip });
+    }
+}
+
+fn confirm(draft: &mut Draft<'_>, lease: LeaseId, node: &NodeId) {
+    if !is_unconfirmed(draft.cluster, lease, node) {
+        return;
+    }
+    draft.emit(Event::LeaseConfirmed { lease, node: node.clone() });
+    let Some(record) = draft.cluster.lease(lease) else { return };
+    let job = record.job;
+    let all = record.nodes().iter().all(|node| record.confirmed.contains(node));
+    let leased = draft.cluster.job(job).is_some_and(|job| matches!(job.state, JobState::Leased { .. }));
+    if all && leased {
+        draft.emit(Event::JobStarted { job });
+    }
+}

@@ -1,0 +1,184 @@
+//! Memory from rows: the cluster as the current-state tables have it, equal to the fold of the log behind them.
+
+use crate::cluster::{Claim, Cluster, Timer};
+use crate::fleet::{ChipHold, Node};
+use chiptide_model::{
+    ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy, Quarantine,
+    SessionId, Timestamp,
+};
+use std::collections::BTreeSet;
+
+/// A node as stored.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeRow {
+    /// Its name.
+    pub id: NodeId,
+    /// What it is.
+    pub facts: NodeFacts,
+    /// The agent's session.
+    pub session: SessionId,
+    /// Its boot.
+    pub boot_id: String,
+    /// Since when it is unknown.
+    pub unknown_since: Option<Timestamp>,
+    /// Its chips, in the order of registration.
+    pub chips: Vec<ChipRow>,
+}
+
+/// A chip as stored.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ChipRow {
+    /// What it is.
+    pub facts: ChipFacts,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its health.
+    pub health: Health,
+    /// Why it is out of service.
+    pub quarantine: Option<Quarantine>,
+}
+
+/// Everything the current-state tables hold of the live cluster.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Snapshot {
+    /// The policy in force.
+    pub policy: Policy,
+    /// The leader's epoch.
+    pub leader_epoch: u64,
+    /// Number of the last event.
+    pub seq: u64,
+    /// Place of the last job accepted.
+    pub last_place: u64,
+    /// Nodes, in the order of their first registration.
+    pub nodes: Vec<NodeRow>,
+    /// Live jobs.
+    pub jobs: Vec<Job>,
+    /// Leases that are live or not yet wholly vacated.
+    pub leases: Vec<Lease>,
+    /// Which chips of ended leases are still to be proven vacant, and by when.
+    pub vacating: Vec<(ChipId, LeaseId, Timestamp)>,
+    /// Promises.
+    pub claims: Vec<(JobId, Claim)>,
+}
+
+impl Snapshot {
+    /// Builds the cluster. An error names the row that does not fit the others.
+    pub fn restore(self) -> Result<Cluster, String> {
+        let mut cluster = Cluster {
+            policy: self.policy,
+            leader_epoch: self.leader_epoch,
+            seq: self.seq,
+            last_place: self.last_place,
+            ..Cluster::default()
+        };
+        self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
+        for job in self.jobs {
+            *cluster.priorities.entry(job.spec.priority).or_default() += 1;
+            cluster.jobs.insert(job.id, job);
+        }
+        let still_held: BTreeSet<(ChipId, LeaseId)> =
+            self.vacating.iter().map(|(chip, lease, _)| (chip.clone(), *lease)).collect();
+        for lease in self.leases {
+            add_lease(&mut cluster, lease, &still_held)?;
+        }
+        for (chip, lease, by) in self.vacating {
+            set_vacating(&mut cluster, &chip, lease, by)?;
+        }
+        for (job, claim) in self.claims {
+            cluster.timers.insert((claim.deadline, Timer::Claim(job)));
+            cluster.set_claimed(job, &claim.placements, true)?;
+            cluster.claims.insert(job, claim);
+            cluster.claims_to_check.insert(job);
+        }
+        for job in cluster.jobs.values().filter(|job| job.state == JobState::Pending) {
+            if !cluster.claims.contains_key(&job.id) {
+                cluster.queue.insert(&job.spec, job.place, job.id);
+            }
+        }
+        for node in 0..cluster.fleet.nodes.len() {
+            cluster.fleet.append_pools(node);
+        }
+        Ok(cluster)
+    }
+}
+
+fn add_node(cluster: &mut Cluster, row: NodeRow) {
+    let ix = cluster.fleet.nodes.len();
+    cluster.nodes_by_id.insert(row.id.clone(), ix);
+    cluster.fleet.nodes.push(Node {
+        id: row.id,
+        cpu_free: row.facts.cpu_milli,
+        memory_free: row.facts.memory_mib,
+        facts: row.facts,
+        session: row.session,
+        boot_id: row.boot_id,
+        unknown_since: row.unknown_since,
+        chips: Vec::new(),
+        cpu_claimed: 0,
+        memory_claimed: 0,
+        leases: BTreeSet::new(),
+        orders_revision: 0,
+    });
+    for chip in row.chips {
+        let at = cluster.add_chip(ix, &chip.facts, &chip.health);
+        (cluster.fleet.chips[at].epoch, cluster.fleet.chips[at].quarantine) = (chip.epoch, chip.quarantine);
+    }
+}
+
+/// Puts a lease back on the chips it still holds: all of them while it is live, those not yet vacated once it has ended.
+fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId, LeaseId)>) -> Result<(), String> {
+    let live = lease.is_live();
+    for placement in &lease.placements {
+        let node = *cluster.nodes_by_id.get(&placement.node).ok_or_else(|| format!("no node {}", placement.node))?;
+        let mut held = false;
+        for hold in &placement.holds {
+            if !live && !still_held.contains(&(hold.chip.clone(), lease.id)) {
+                continue;
+            }
+            held = true;
+            let chip = cluster.chip_ix(&hold.chip)?;
+            cluster.fleet.chips[chip].holds.push(ChipHold {
+                lease: lease.id,
+                job: lease.job,
+                slots: hold.slots.clone(),
+                epoch: hold.epoch,
+                vacate_by: None,
+            });
+        }
+        if held {
+            cluster.fleet.nodes[node].leases.insert(lease.id);
+        }
+    }
+    for node in cluster.nodes_of(&lease) {
+        let state = &mut cluster.fleet.nodes[node];
+        if state.leases.contains(&lease.id) {
+            for placement in lease.placements.iter().filter(|placement| placement.node == state.id) {
+                state.cpu_free = state.cpu_free.saturating_sub(placement.cpu_milli);
+                state.memory_free = state.memory_free.saturating_sub(placement.memory_mib);
+            }
+        }
+    }
+    if let Some(due) = lease.next_due() {
+        cluster.timers.insert((due, Timer::Lease(lease.id)));
+    }
+    if lease.state == LeaseState::Active
+        && let Some(job) = cluster.jobs.get(&lease.job).filter(|job| job.spec.preemptible)
+    {
+        cluster.preemptible.insert((job.spec.priority, lease.id));
+    }
+    cluster.leases.insert(lease.id, lease);
+    Ok(())
+}
+
+fn set_vacating(cluster: &mut Cluster, chip: &ChipId, lease: LeaseId, by: Timestamp) -> Result<(), String> {
+    let ix = cluster.chip_ix(chip)?;
+    let state = &mut cluster.fleet.chips[ix];
+    for hold in state.holds.iter_mut().filter(|hold| hold.lease == lease) {
+        hold.vacate_by = Some(by);
+        cluster.vacating += 1;
+    }
+    if state.quarantine.is_none() {
+        cluster.timers.insert((by, Timer::Vacate(ix, lease)));
+    }
+    Ok(())
+}

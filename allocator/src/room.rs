@@ -1,0 +1,199 @@
+//! Room: what a plan may take, seen on top of the cluster without changing it.
+//!
+//! A room starts as the fleet's free chips. A plan takes replicas from it, and may first empty chips of leases it
+//! would evict. Only the nodes it touches are copied.
+
+use crate::cluster::Cluster;
+use crate::fleet::{ChipIx, NodeIx, Pool, PoolFree, PoolIx, free_of, gaps};
+use crate::queue::Shape;
+use chiptide_model::{ChipDemand, Hold, Lease, LeaseId, Placement, SLOTS_PER_CHIP, SlotCount, Slots};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// What is free under a plan in the making.
+#[derive(Clone)]
+pub(crate) struct Room<'a> {
+    pub cluster: &'a Cluster,
+    pools: Cow<'a, [Pool]>,
+    /// Taken ranges of the chips this plan has touched.
+    chips: BTreeMap<ChipIx, Vec<Slots>>,
+    /// Free CPU and memory of the nodes this plan has touched; negative where claims wait for others to leave.
+    nodes: BTreeMap<NodeIx, (i64, i64)>,
+}
+
+/// What one replica needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Need {
+    pub demand: ChipDemand,
+    pub cpu: u64,
+    pub memory: u64,
+}
+
+impl Need {
+    pub(crate) fn of(shape: &Shape) -> Need {
+        Need { demand: shape.demand, cpu: shape.cpu_milli, memory: shape.memory_mib }
+    }
+
+    /// How many such replicas fit a pool, as far as its counts tell (a share may be too large for one chip's memory).
+    pub(crate) fn fits(&self, free: &PoolFree) -> u64 {
+        let chips = match self.demand {
+            ChipDemand::Chips(n) => u64::from(free.whole / n.max(1)),
+            ChipDemand::ShareSlots(slots) => u64::from(free.most >= slots),
+            ChipDemand::ShareMemory(_) => u64::from(free.most > 0),
+        };
+        chips.min(self.fits_node(free))
+    }
+
+    /// How many such replicas the CPU and memory of a node hold.
+    pub(crate) fn fits_node(&self, free: &PoolFree) -> u64 {
+        let by = |have: u64, want: u64| have.checked_div(want).unwrap_or(u64::MAX);
+        by(free.cpu, self.cpu).min(by(free.memory, self.memory))
+    }
+}
+
+impl<'a> Room<'a> {
+    pub(crate) fn of(cluster: &'a Cluster) -> Room<'a> {
+        let pools = Cow::Borrowed(cluster.fleet.pools.as_slice());
+        Room { cluster, pools, chips: BTreeMap::new(), nodes: BTreeMap::new() }
+    }
+
+    pub(crate) fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// Ranges of a chip that the plan cannot take, or `None` if the chip is out of service.
+    pub(crate) fn taken(&self, chip: ChipIx) -> Option<Vec<Slots>> {
+        let state = &self.cluster.fleet.chips[chip];
+        if !state.in_service() {
+            return None;
+        }
+        Some(self.chips.get(&chip).cloned().unwrap_or_else(|| state.taken().collect()))
+    }
+
+    /// Free slots of a chip; 0 when it is out of service.
+    pub(crate) fn free_slots(&self, chip: ChipIx) -> SlotCount {
+        let state = &self.cluster.fleet.chips[chip];
+        match self.chips.get(&chip) {
+            _ if !state.in_service() => 0,
+            Some(taken) => free_of(taken.iter().copied()),
+            None => state.free_slots(),
+        }
+    }
+
+    /// The chip of a pool that a share fits most tightly, with the slots it would take.
+    pub(crate) fn tightest_chip(&self, pool: PoolIx, need: &Need) -> Option<(SlotCount, ChipIx, SlotCount)> {
+        let fit = |&chip: &ChipIx| {
+            let slots = need.demand.slots_of(self.cluster.fleet.chips[chip].facts.memory_mib)?;
+            let left = self.free_slots(chip).checked_sub(slots)?;
+            Some((left, chip, slots))
+        };
+        self.cluster.fleet.pool_chips[pool].iter().filter_map(fit).min()
+    }
+
+    /// Takes one replica from a pool, or `None` if it does not fit after all.
+    pub(crate) fn take(&mut self, pool: PoolIx, need: &Need, replica: u32) -> Option<Placement> {
+        if need.fits(&self.pools[pool].free) == 0 {
+            return None;
+        }
+        let chosen: Vec<(ChipIx, Vec<Slots>)> = match need.demand {
+            ChipDemand::Chips(n) => {
+                let whole = |&&chip: &&ChipIx| self.free_slots(chip) == SLOTS_PER_CHIP;
+                let chips = self.cluster.fleet.pool_chips[pool].iter().filter(whole).take(usize::from(n));
+                let chosen: Vec<_> = chips.map(|&chip| (chip, vec![Slots::WHOLE])).collect();
+                (chosen.len() == usize::from(n)).then_some(chosen)?
+            }
+            _ => {
+                let (_, chip, slots) = self.tightest_chip(pool, need)?;
+                vec![(chip, pieces(&self.taken(chip)?, slots))]
+            }
+        };
+        for (chip, slots) in &chosen {
+            let mut taken = self.taken(*chip)?;
+            taken.extend(slots);
+            self.chips.insert(*chip, taken);
+        }
+        let node = self.pools[pool].node;
+        let (cpu, memory) = self.node_free(node);
+        self.nodes.insert(node, (cpu.saturating_sub_unsigned(need.cpu), memory.saturating_sub_unsigned(need.memory)));
+        self.recount(node);
+        let fleet = &self.cluster.fleet;
+        Some(Placement {
+            replica,
+            node: fleet.nodes[node].id.clone(),
+            holds: chosen
+                .into_iter()
+                .map(|(chip, slots)| Hold { chip: fleet.chips[chip].facts.id.clone(), slots, epoch: 0 })
+                .collect(),
+            cpu_milli: need.cpu,
+            memory_mib: need.memory,
+        })
+    }
+
+    /// Empties the chips of a lease (one that would be evicted, or has ended), on nodes that are known.
+    pub(crate) fn empty(&mut self, lease: &Lease) {
+        for node in self.cluster.nodes_of(lease) {
+            let state = &self.cluster.fleet.nodes[node];
+            if state.unknown_since.is_some() || !state.leases.contains(&lease.id) {
+                continue;
+            }
+            for &chip in &state.chips {
+                self.empty_chip(chip, lease.id);
+            }
+            let (mut cpu, mut memory) = self.node_free(node);
+            for placement in lease.placements.iter().filter(|placement| placement.node == state.id) {
+                cpu = cpu.saturating_add_unsigned(placement.cpu_milli);
+                memory = memory.saturating_add_unsigned(placement.memory_mib);
+            }
+            self.nodes.insert(node, (cpu, memory));
+            self.recount(node);
+        }
+    }
+
+    fn empty_chip(&mut self, chip: ChipIx, lease: LeaseId) {
+        let state = &self.cluster.fleet.chips[chip];
+        for slots in state.holds.iter().filter(|hold| hold.lease == lease).flat_map(|hold| &hold.slots) {
+            let taken = self.chips.entry(chip).or_insert_with(|| state.taken().collect());
+            if let Some(at) = taken.iter().position(|held| held == slots) {
+                taken.swap_remove(at);
+            }
+        }
+    }
+
+    fn node_free(&self, node: NodeIx) -> (i64, i64) {
+        self.nodes.get(&node).copied().unwrap_or_else(|| {
+            let state = &self.cluster.fleet.nodes[node];
+            let less = |free: u64, claimed: u64| 0i64.saturating_add_unsigned(free).saturating_sub_unsigned(claimed);
+            (less(state.cpu_free, state.cpu_claimed), less(state.memory_free, state.memory_claimed))
+        })
+    }
+
+    fn recount(&mut self, node: NodeIx) {
+        let (cpu, memory) = self.node_free(node);
+        for pool in self.cluster.fleet.pools_of(node) {
+            let positive = |n: i64| u64::try_from(n).unwrap_or(0);
+            let mut free = PoolFree { cpu: positive(cpu), memory: positive(memory), ..PoolFree::default() };
+            for &chip in &self.cluster.fleet.pool_chips[pool] {
+                let slots = self.free_slots(chip);
+                free.whole += u16::from(slots == SLOTS_PER_CHIP);
+                free.most = free.most.max(slots);
+            }
+            self.pools.to_mut()[pool].free = free;
+        }
+    }
+}
+
+/// Slots for a share of a chip: the smallest gap that holds it, else as few gaps as it takes.
+fn pieces(taken: &[Slots], want: SlotCount) -> Vec<Slots> {
+    let mut gaps = gaps(taken.iter().copied());
+    if let Some(gap) = gaps.iter().filter(|gap| gap.count() >= want).min_by_key(|gap| gap.count()) {
+        return Slots::new(gap.start(), gap.start() + want).into_iter().collect();
+    }
+    gaps.sort_by_key(|gap| (std::cmp::Reverse(gap.count()), gap.start()));
+    let (mut left, mut chosen) = (want, Vec::new());
+    for gap in gaps {
+        let part = gap.count().min(left);
+        chosen.extend(Slots::new(gap.start(), gap.start() + part));
+        left -= part;
+    }
+    chosen
+}

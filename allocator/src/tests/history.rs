@@ -1,0 +1,175 @@
+//! Random histories: whatever comes, every invariant holds after every round, and memory is the fold of the log.
+
+use super::world::{HIGH, LOW, MID, World, job, node_id, world};
+use crate::{Cluster, Command};
+use chiptide_model::{ChipId, Event, Health, JobId, LeaseId, Millis, Outcome, Same, SameLevel, SessionId, Timestamp};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        chips: u16,
+        share: u16,
+        replicas: u32,
+        priority: i32,
+        grace_s: u64,
+        class: u8,
+        same: Option<bool>,
+        ttl: bool,
+    },
+    End {
+        pick: usize,
+        cancel: bool,
+    },
+    Release {
+        pick: usize,
+        requeue: bool,
+    },
+    Report {
+        node: usize,
+        keep: usize,
+    },
+    Sick {
+        node: usize,
+        chip: u16,
+        well: bool,
+    },
+    Silent {
+        node: usize,
+    },
+    Reboot {
+        node: usize,
+    },
+    Wait {
+        seconds: u64,
+    },
+    NewLeader,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let priority = prop::sample::select(vec![LOW, MID, HIGH]);
+    let submit =
+        (0..4u16, 1..1000u16, 1..4u32, priority, 0..40u64, 0..3u8, prop::option::of(any::<bool>()), any::<bool>());
+    let step = prop_oneof![
+        6 => submit.prop_map(|(chips, share, replicas, priority, grace_s, class, same, ttl)| {
+            Step::Submit { chips, share, replicas, priority, grace_s, class, same, ttl }
+        }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(pick, cancel)| Step::End { pick, cancel }),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(pick, requeue)| Step::Release { pick, requeue }),
+        5 => (0..3usize, 0..9usize).prop_map(|(node, keep)| Step::Report { node, keep }),
+        1 => (0..3usize, 0..4u16, any::<bool>()).prop_map(|(node, chip, well)| Step::Sick { node, chip, well }),
+        1 => (0..3usize).prop_map(|node| Step::Silent { node }),
+        1 => (0..3usize).prop_map(|node| Step::Reboot { node }),
+        2 => (0..50u64).prop_map(|seconds| Step::Wait { seconds }),
+        1 => Just(Step::NewLeader),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn play(world: &mut World, number: usize, step: Step) {
+    match step {
+        Step::Submit { chips, share, replicas, priority, grace_s, class, same, ttl } => {
+            let ask = job(&format!("job-{number}")).replicas(replicas).priority(priority);
+            let ask = if chips == 0 { ask.share(share) } else { ask.chips(chips) };
+            let ask = match class {
+                0 => ask,
+                1 => ask.classes(&["nvidia-h20"]),
+                _ => ask.classes(&["ascend-910b", "nvidia-h20"]),
+            };
+            let ask = ask.with(|spec| {
+                spec.grace = Millis::from_secs(grace_s);
+                spec.cpu_milli = u64::from(share) * 20;
+                spec.same = same.map(|required| Same { level: SameLevel::Node, required });
+                spec.lease_ttl = ttl.then_some(Millis::from_secs(30));
+            });
+            world.submit(ask).expect("accepted");
+        }
+        Step::End { pick, cancel } => {
+            let live: Vec<JobId> = world.draft.jobs().map(|job| job.id).collect();
+            if let Some(&id) = live.get(pick % live.len().max(1)) {
+                world.round(vec![if cancel { Command::Cancel(id) } else { Command::Done(id, Outcome::Succeeded) }]);
+            }
+        }
+        Step::Release { pick, requeue } => {
+            let live: Vec<LeaseId> =
+                world.draft.leases().filter(|lease| lease.is_live()).map(|lease| lease.id).collect();
+            if let Some(&lease) = live.get(pick % live.len().max(1)) {
+                world.round(vec![Command::Release { lease, requeue }]);
+            }
+        }
+        Step::Report { node, keep } => {
+            let mut report = world.full_report(&node_id(NODES[node].0));
+            report.vacant.truncate(keep);
+            world.round(vec![Command::Report(report.clone()), Command::Report(report)]);
+        }
+        Step::Sick { node, chip, well } => {
+            let mut report = world.full_report(&node_id(NODES[node].0));
+            let health = if well { Health::Healthy } else { Health::Unhealthy { detail: "lost".into() } };
+            report.health = vec![(ChipId::new(&format!("{}-{chip}", NODES[node].0)).expect("a chip name"), health)];
+            world.round(vec![Command::Report(report)]);
+        }
+        Step::Silent { node } => drop(world.round(vec![Command::Silent(node_id(NODES[node].0))])),
+        Step::Reboot { node } => {
+            let (name, kind, chips) = NODES[node];
+            drop(world.register(name, kind, chips, &format!("boot-{number}")));
+        }
+        Step::Wait { seconds } => world.after(&format!("{seconds}s")),
+        Step::NewLeader => {
+            let epoch = world.draft.leader_epoch + 1;
+            world.round(vec![Command::TakeOver { epoch }]);
+        }
+    }
+}
+
+const NODES: [(&str, &str, u16); 3] = [("n1", "nvidia-h20", 4), ("n2", "nvidia-h20", 2), ("n3", "ascend-910b", 3)];
+
+/// An auditor of its own: reads only the log.
+fn audit(log: &[(Timestamp, Event)]) {
+    let mut held: BTreeMap<ChipId, Vec<(LeaseId, u64)>> = BTreeMap::new();
+    let mut epochs: BTreeMap<ChipId, u64> = BTreeMap::new();
+    for (_, event) in log {
+        match event {
+            Event::LeaseGranted { lease, placements, .. } => {
+                for hold in placements.iter().flat_map(|placement| &placement.holds) {
+                    let slots = hold.slots.iter().map(|slots| u64::from(slots.count())).sum();
+                    let holders = held.entry(hold.chip.clone()).or_default();
+                    holders.push((*lease, slots));
+                    assert!(
+                        holders.iter().map(|(_, slots)| slots).sum::<u64>() <= 1000,
+                        "chip {} over-held",
+                        hold.chip
+                    );
+                    assert!(epochs.insert(hold.chip.clone(), hold.epoch) < Some(hold.epoch), "epoch went back");
+                }
+            }
+            Event::ChipVacated { chip, lease, .. } => {
+                held.entry(chip.clone()).or_default().retain(|(id, _)| id != lease)
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_keeps_every_invariant(steps in steps()) {
+        let mut world = world();
+        for (name, kind, chips) in NODES {
+            world = world.node_of(name, kind, chips);
+        }
+        for (number, step) in steps.into_iter().enumerate() {
+            play(&mut world, number, step);
+        }
+        audit(&world.log);
+        let mut replayed = Cluster::default();
+        for (at, event) in &world.log {
+            replayed.apply(*at, event).expect("the log replays");
+        }
+        prop_assert!(replayed == world.committed);
+        prop_assert_ne!(world.draft.fleet.nodes[0].session, SessionId(Uuid::nil()));
+    }
+}

@@ -1,0 +1,6 @@
+//! Scenarios in words, and properties over random histories.
+
+mod history;
+mod promises;
+mod rules;
+mod world;

@@ -1,0 +1,280 @@
+//! A small language for tests: build a world, let things happen, read the story of the events.
+
+use crate::{Ack, Cluster, Command, NewJob, Refusal, Report, Round, check, decide};
+use chiptide_model::{
+    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, JobId, JobSpec, Kind, LeaseId, Millis, Next,
+    NodeFacts, NodeId, Outcome, SessionId, Timestamp, Unfit,
+};
+use expect_test::Expect;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub(super) const LOW: i32 = 100;
+pub(super) const MID: i32 = 500;
+pub(super) const HIGH: i32 = 900;
+
+/// A draft and a committed cluster side by side, as in the daemon.
+pub(super) struct World {
+    pub(super) draft: Cluster,
+    pub(super) committed: Cluster,
+    pub(super) now: Timestamp,
+    pub(super) log: Vec<(Timestamp, Event)>,
+    pub(super) names: BTreeMap<String, JobId>,
+    rounds: u128,
+    told: usize,
+}
+
+/// A job in the making: `job("train").chips(8).replicas(2).priority(LOW)`.
+#[derive(Clone)]
+pub(super) struct Ask(JobSpec);
+
+pub(super) fn world() -> World {
+    let mut world = World {
+        draft: Cluster::default(),
+        committed: Cluster::default(),
+        now: Timestamp(0),
+        log: Vec::new(),
+        names: BTreeMap::new(),
+        rounds: 0,
+        told: 0,
+    };
+    world.round(vec![Command::TakeOver { epoch: 1 }]);
+    world.told = world.log.len();
+    world
+}
+
+pub(super) fn job(name: &str) -> Ask {
+    Ask(JobSpec {
+        kind: Kind::Training,
+        name: name.into(),
+        queue: "default".into(),
+        priority_class: None,
+        priority: MID,
+        replicas: 1,
+        demand: ChipDemand::Chips(1),
+        cpu_milli: 0,
+        memory_mib: 0,
+        device_classes: Vec::new(),
+        same: None,
+        max_duration: None,
+        preemptible: true,
+        grace: Millis::from_secs(30),
+        checkpoint_every: None,
+        lease_ttl: None,
+        unfit: Unfit::Wait,
+        labels: BTreeMap::new(),
+        workload: None,
+    })
+}
+
+impl Ask {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut JobSpec)) -> Ask {
+        change(&mut self.0);
+        self
+    }
+    pub(super) fn chips(self, n: u16) -> Ask {
+        self.with(|spec| spec.demand = ChipDemand::Chips(n))
+    }
+    pub(super) fn share(self, slots: u16) -> Ask {
+        self.with(|spec| spec.demand = ChipDemand::ShareSlots(slots))
+    }
+    pub(super) fn replicas(self, n: u32) -> Ask {
+        self.with(|spec| spec.replicas = n)
+    }
+    pub(super) fn priority(self, value: i32) -> Ask {
+        self.with(|spec| spec.priority = value)
+    }
+    pub(super) fn classes(self, names: &[&str]) -> Ask {
+        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
+    }
+}
+
+pub(super) fn class(name: &str) -> DeviceClass {
+    DeviceClass::new(name).expect("a class name")
+}
+
+pub(super) fn node_id(name: &str) -> NodeId {
+    NodeId::new(name).expect("a node name")
+}
+
+impl World {
+    /// One round, with every guarantee the daemon relies on checked after it.
+    pub(super) fn round(&mut self, commands: Vec<Command>) -> Vec<Result<Ack, Refusal>> {
+        self.rounds += 1;
+        let decision = decide(&mut self.draft, commands, Round { now: self.now, seed: self.rounds << 64 });
+        assert_eq!(decision.unfounded, None);
+        assert_eq!(check(&self.draft), Vec::new());
+        for event in &decision.events {
+            self.committed.apply(self.now, event).expect("a committed event fits");
+            self.log.push((self.now, event.clone()));
+        }
+        assert!(self.committed == self.draft, "memory is the fold of committed events");
+        decision.answers
+    }
+
+    pub(super) fn node(self, name: &str, chips: u16) -> World {
+        self.node_of(name, "nvidia-h20", chips)
+    }
+
+    pub(super) fn node_of(mut self, name: &str, kind: &str, chips: u16) -> World {
+        self.register(name, kind, chips, "boot-1");
+        self.told = self.log.len();
+        self
+    }
+
+    pub(super) fn register(&mut self, name: &str, kind: &str, chips: u16, boot_id: &str) -> Vec<Result<Ack, Refusal>> {
+        let facts = NodeFacts {
+            cpu_milli: 64_000,
+            memory_mib: 262_144,
+            rack: None,
+            agent_version: "test".into(),
+            driver_version: None,
+            labels: BTreeMap::new(),
+        };
+        let chip = |i| ChipFacts {
+            id: ChipId::new(&format!("{name}-{i}")).expect("a chip name"),
+            class: class(kind),
+            memory_mib: 16_384,
+            vendor: "nvidia".into(),
+            product: kind.into(),
+            serial: None,
+            pci_bus_id: None,
+            numa_node: None,
+            link_peers: Vec::new(),
+        };
+        self.round(vec![Command::Register {
+            node: node_id(name),
+            session: SessionId(Uuid::from_u128(self.rounds)),
+            boot_id: boot_id.into(),
+            facts,
+            chips: (0..chips).map(|i| (chip(i), Health::Healthy)).collect(),
+        }])
+    }
+
+    /// Submits a job in a round of its own.
+    pub(super) fn submit(&mut self, ask: Ask) -> Result<Ack, Refusal> {
+        let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
+        self.names.insert(ask.0.name.clone(), id);
+        self.round(vec![Command::Submit(vec![NewJob { id, spec: Arc::new(ask.0) }])]).remove(0)
+    }
+
+    /// A job that holds a lease when the story begins.
+    pub(super) fn lease(mut self, ask: Ask) -> World {
+        let name = ask.0.name.clone();
+        self.submit(ask).expect("accepted");
+        assert!(self.lease_of(&name).is_some(), "{name} got no lease");
+        self.told = self.log.len();
+        self
+    }
+
+    pub(super) fn job_id(&self, name: &str) -> JobId {
+        self.names[name]
+    }
+
+    pub(super) fn lease_of(&self, name: &str) -> Option<LeaseId> {
+        self.draft.job(self.names[name]).and_then(|job| job.state.lease())
+    }
+
+    pub(super) fn after(&mut self, span: &str) {
+        self.now = self.now + span.parse::<Millis>().expect("a duration");
+        self.round(Vec::new());
+    }
+
+    pub(super) fn done(&mut self, name: &str) {
+        self.round(vec![Command::Done(self.names[name], Outcome::Succeeded)]).remove(0).expect("a live job");
+    }
+
+    /// Every node reports: proves vacant whatever must be, confirms whatever it carries.
+    pub(super) fn nodes_report(&mut self) {
+        let nodes: Vec<NodeId> = self.draft.fleet.nodes.iter().map(|node| node.id.clone()).collect();
+        let reports = nodes.iter().map(|node| Command::Report(self.full_report(node))).collect();
+        self.round(reports);
+    }
+
+    pub(super) fn full_report(&self, id: &NodeId) -> Report {
+        let node = self.draft.node(id).expect("a known node");
+        let chips = || node.chips.iter().map(|&ix| &self.draft.fleet.chips[ix]);
+        let owed = chips().flat_map(|chip| {
+            let vacating = chip.holds.iter().filter(|hold| hold.vacate_by.is_some());
+            vacating.map(|hold| (chip.facts.id.clone(), hold.lease, chip.epoch))
+        });
+        Report {
+            node: id.clone(),
+            session: node.session,
+            health: Vec::new(),
+            confirmed: node.leases.iter().copied().collect(),
+            vacant: owed.collect(),
+        }
+    }
+
+    /// What has happened since the story was last read.
+    pub(super) fn story(&mut self) -> String {
+        let lines: Vec<String> = self.log[self.told..].iter().map(|(at, event)| self.tell(*at, event)).collect();
+        self.told = self.log.len();
+        lines.join("\n")
+    }
+
+    pub(super) fn expect(&mut self, expected: Expect) {
+        expected.assert_eq(&self.story());
+    }
+
+    fn name(&self, id: JobId) -> &str {
+        self.names.iter().find(|(_, known)| **known == id).map_or("?", |(name, _)| name)
+    }
+
+    fn holder(&self, lease: LeaseId) -> &str {
+        let granted = self.log.iter().find_map(|(_, event)| match event {
+            Event::LeaseGranted { lease: known, job, .. } if *known == lease => Some(*job),
+            _ => None,
+        });
+        granted.map_or("?", |job| self.name(job))
+    }
+
+    fn tell(&self, at: Timestamp, event: &Event) -> String {
+        let chips = |placements: &[chiptide_model::Placement]| -> String {
+            let one = |hold: &chiptide_model::Hold| match hold.slots.iter().map(|s| s.count()).sum::<u16>() {
+                1000 => hold.chip.to_string(),
+                part => format!("{}/{part}", hold.chip),
+            };
+            placements.iter().flat_map(|p| p.holds.iter().map(one)).collect::<Vec<_>>().join(" ")
+        };
+        match event {
+            Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
+            Event::JobStarted { job } => format!("{} runs", self.name(*job)),
+            Event::JobEnded { job, outcome } => format!("{} ended: {outcome:?}", self.name(*job)),
+            Event::ClaimMade { job, placements, .. } => {
+                format!("{} is promised {}", self.name(*job), chips(placements))
+            }
+            Event::ClaimDropped { job, why } => format!("{} loses its promise: {why:?}", self.name(*job)),
+            Event::LeaseGranted { job, placements, .. } => format!("{} gets {}", self.name(*job), chips(placements)),
+            Event::LeaseRevoked { lease, cause: Cause::Preempt { for_job }, deadline } => {
+                let grace = deadline.since(at);
+                format!("evict {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
+            }
+            Event::LeaseRevoked { lease, cause, deadline } => {
+                format!("revoke {} ({}) by +{}", self.holder(*lease), cause.as_str(), deadline.since(at))
+            }
+            Event::LeaseEnded { lease, cause, next } => {
+                let next = match next {
+                    Next::Pending => "back to pending".into(),
+                    Next::Ended(outcome) => format!("{outcome:?}"),
+                };
+                format!("lease of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
+            }
+            Event::ChipVacated { chip, lease, .. } => format!("{chip} is proven vacant of {}", self.holder(*lease)),
+            Event::LeaseConfirmed { lease, node } => format!("{node} confirms {}", self.holder(*lease)),
+            Event::NodeSilent { node } => format!("{node} is silent"),
+            Event::NodeHeard { node } => format!("{node} is heard"),
+            Event::NodeRegistered { node, .. } => format!("{node} registers"),
+            Event::ChipQuarantined { chip, .. } => format!("{chip} is quarantined"),
+            Event::ChipRestored { chip } => format!("{chip} is restored"),
+            Event::ChipHealthChanged { chip, health } => format!("{chip} is {health:?}"),
+            Event::LeaseRenewed { lease, expires_at } => {
+                format!("{} renews by {}", self.holder(*lease), expires_at.since(at))
+            }
+            Event::LeaderTookOver { epoch } => format!("leader {epoch}"),
+            Event::PolicyApplied { .. } => "policy".into(),
+        }
+    }
+}
