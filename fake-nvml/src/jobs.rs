@@ -1,0 +1,142 @@
+//! Processes that come and go: one file in `procs/` for each, dropped by whatever stands for a GPU job. A file counts while
+//! the process with that pid *and start time* lives, so a reused pid never revives it.
+
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// One file of `procs/`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// The chip: its position in the scenario or its uuid.
+    pub chip: ChipRef,
+    /// Memory it holds there, MiB.
+    pub mib: u64,
+    /// Its pid.
+    pub pid: u32,
+    /// Its start time: field 22 of `/proc/<pid>/stat`.
+    pub start_time: u64,
+    /// The lease it works under, for people who look at the directory.
+    #[serde(default)]
+    pub lease: Option<String>,
+}
+
+/// How a job names its chip.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum ChipRef {
+    /// By position in the scenario.
+    Position(usize),
+    /// By uuid.
+    Uuid(String),
+}
+
+/// What is left of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// It runs: listed, and its memory in use.
+    Alive,
+    /// It has been dead for this long: no longer listed.
+    Dead(Duration),
+}
+
+type Version = (u64, i64, i64, u64);
+
+/// The files as last read; a file is read again only when it has changed.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    known: HashMap<PathBuf, (Version, Option<Job>)>,
+}
+
+impl Jobs {
+    /// Every job in `folder` with what is left of it. Files that are no jobs (yet) are passed over. The moment of a death is
+    /// kept beside the job's file, so that all who look agree on it.
+    pub fn read(&mut self, folder: &Path) -> Vec<(Job, Life)> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let files: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        self.known.retain(|path, _| files.contains(path));
+        files.into_iter().filter_map(|path| self.one(path)).collect()
+    }
+
+    fn one(&mut self, path: PathBuf) -> Option<(Job, Life)> {
+        let version = version(&path)?;
+        let stale = self.known.get(&path).is_none_or(|(read, _)| *read != version);
+        if stale {
+            let job = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            self.known.insert(path.clone(), (version, job));
+        }
+        let job = self.known.get(&path)?.1.clone()?;
+        let life = if is_alive(job.pid, job.start_time) { Life::Alive } else { Life::Dead(dead_for(&path)) };
+        Some((job, life))
+    }
+}
+
+/// When a file counts as changed. Time and length alone would miss an edit of the same size within one clock tick.
+pub fn version(path: &Path) -> Option<Version> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
+}
+
+/// Whether the process of that pid is the one started then, and not a zombie (those hold no chip any more).
+fn is_alive(pid: u32, start_time: u64) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The name, in parentheses, may hold anything; the fields after it are plain.
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next();
+    let started = fields.nth(18).and_then(|field| field.parse().ok());
+    !matches!(state, None | Some("Z" | "X")) && started == Some(start_time)
+}
+
+/// For how long the job of this file has been dead: the age of a marker that the first to notice leaves behind.
+fn dead_for(path: &Path) -> Duration {
+    let marker = path.with_extension("dead");
+    let died = fs::metadata(&marker).and_then(|meta| meta.modified()).unwrap_or_else(|_| {
+        // In a folder that cannot be written nobody remembers: such a death is always just now.
+        let _ = fs::File::options().write(true).create_new(true).open(&marker);
+        SystemTime::now()
+    });
+    SystemTime::now().duration_since(died).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start_time(pid: u32) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        fields.split_ascii_whitespace().nth(19).expect("22 fields").parse().expect("a number")
+    }
+
+    #[test]
+    fn a_job_lives_with_its_process_and_not_with_its_pid() {
+        let folder = std::env::temp_dir().join(format!("fake-nvml-jobs-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
+        let (pid, started) = (child.id(), start_time(child.id()));
+        let write = |name: &str, started: u64| {
+            let text = format!(r#"{{"chip": 0, "mib": 10, "pid": {pid}, "start_time": {started}}}"#);
+            fs::write(folder.join(name), text).expect("written");
+        };
+        write("own.json", started);
+        write("reused.json", started + 1);
+        fs::write(folder.join("torn.json"), "{\"chip\"").expect("written");
+        let mut jobs = Jobs::default();
+        let lives = |jobs: &mut Jobs| -> HashMap<u64, bool> {
+            jobs.read(&folder).into_iter().map(|(job, life)| (job.start_time, life == Life::Alive)).collect()
+        };
+        assert_eq!(lives(&mut jobs), HashMap::from([(started, true), (started + 1, false)]));
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        assert_eq!(lives(&mut jobs), HashMap::from([(started, false), (started + 1, false)]));
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}
