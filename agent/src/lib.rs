@@ -8,6 +8,7 @@
 pub mod agent;
 mod backoff;
 mod complaints;
+pub mod nvml;
 pub mod pace;
 pub mod reading;
 #[cfg(test)]
