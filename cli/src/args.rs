@@ -1,0 +1,239 @@
+//! The command line: what can be said, and nothing of what it does.
+
+use chiptide_model::Millis;
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// Leases accelerator chips between training and inference.
+///
+/// Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 refused.
+#[derive(Debug, Parser)]
+#[command(name = "chiptide", version, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which daemon, and by what right.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Daemon {
+    /// The daemon's address
+    #[arg(long, global = true, env = "CHIPTIDE_URL", default_value = "http://127.0.0.1:7070")]
+    pub(crate) url: String,
+    /// Bearer token; else the one in CHIPTIDE_TOKEN_FILE, else the one that `chiptide up` wrote
+    #[arg(long, global = true, env = "CHIPTIDE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// As the API says it.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit jobs, see where they stand, end them
+    #[command(subcommand)]
+    Job(Job),
+    /// See, renew and give back leases
+    #[command(subcommand)]
+    Lease(Lease),
+    /// See nodes
+    #[command(subcommand)]
+    Node(Node),
+    /// See chips
+    #[command(subcommand)]
+    Chip(Chip),
+    /// Run a cluster on this machine until Ctrl-C
+    Up(Up),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Submit the jobs of a file and wait until they have chips
+    Submit(Submit),
+    /// List jobs
+    List(JobList),
+    /// Show everything about a job: why it waits, what is promised to it, where it runs
+    Get {
+        /// The job
+        id: Uuid,
+    },
+    /// Cancel a job
+    Cancel {
+        /// The job
+        id: Uuid,
+    },
+    /// Report a job done; its chips are given back
+    Done {
+        /// The job
+        id: Uuid,
+        /// It failed, for this reason
+        #[arg(long, value_name = "REASON")]
+        failed: Option<String>,
+    },
+    /// Print a line for every change of a job until it ends
+    Watch {
+        /// The job
+        id: Uuid,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Submit {
+    /// YAML or JSON: one job, a list, or several YAML documents; `-` reads standard input
+    pub(crate) file: PathBuf,
+    /// Return once the jobs are accepted
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Give up waiting after this long; the jobs stay submitted
+    #[arg(long, default_value = "5m", conflicts_with = "no_wait")]
+    pub(crate) timeout: Millis,
+    /// A repeated submit with this key has no further effect; default: random
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Print the ids alone, one a line
+    #[arg(long)]
+    pub(crate) parsable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobList {
+    /// Only jobs in this state
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Only jobs of this queue
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Only `training` or `inference`
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only jobs with this label
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
+}
+
+/// How much of a list.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pages {
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// However many there are
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+}
+
+impl Pages {
+    /// The most items wanted.
+    pub(crate) fn max(&self) -> usize {
+        if self.all { usize::MAX } else { self.limit }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lease {
+    /// List live leases
+    List(Pages),
+    /// Show a lease and where each replica runs
+    Get {
+        /// The lease
+        id: Uuid,
+    },
+    /// Renew a lease that has a `lease_ttl`
+    Renew {
+        /// The lease
+        id: Uuid,
+    },
+    /// Give a lease back
+    Release {
+        /// The lease
+        id: Uuid,
+        /// Put its job back to pending instead of ending it
+        #[arg(long)]
+        requeue: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// List nodes
+    List(Pages),
+    /// Show a node
+    Get {
+        /// The node's name
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Chip {
+    /// List chips, who holds them and how busy they are
+    List {
+        /// Only chips of this node
+        #[arg(long)]
+        node: Option<String>,
+        /// Only `free`, `held`, `reclaiming`, `quarantined` or `unknown`
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        pages: Pages,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// Where everything is kept; default: /var/lib/chiptide for root, else ~/.local/state/chiptide
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address the daemon listens on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    pub(crate) listen: String,
+    /// Fake nodes, even where there is a real driver [default: 4, where there is none]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) nodes: Option<u32>,
+    /// Fake chips on each fake node
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) chips: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_written_as_everywhere() {
+        let args = Args::try_parse_from(["chiptide", "job", "submit", "-", "--timeout", "1h30m"]).expect("parsed");
+        let Command::Job(Job::Submit(submit)) = args.command else { panic!("a submit") };
+        assert_eq!(submit.timeout, Millis::from_secs(5400));
+        assert!(Args::try_parse_from(["chiptide", "job", "submit", "-", "--timeout", "soon"]).is_err());
+    }
+}
