@@ -4,10 +4,22 @@
 //! never decides anything and never reaches into the daemon.
 
 pub mod audit;
+pub mod backlog;
+pub mod census;
+pub mod counters;
+pub mod crash;
+pub mod demo;
 pub mod event_log;
 pub mod fleet;
+pub mod idle_cost;
+pub mod json_file;
 pub mod latency;
+pub mod load;
+pub mod machine;
 pub mod openb;
 pub mod own_daemon;
 pub mod progress;
+pub mod scheduler;
 pub mod scripted_node;
+pub mod single_chip;
+pub mod table;

@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! `chiptide-sim`: picks the program to run, and ends it in order on Ctrl-C.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Fleets of scripted nodes, a real trace replayed, loads, crashes, and the audit of what came of them.
+#[derive(Parser)]
+#[command(name = "chiptide-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    program: Program,
+}
+
+#[derive(Subcommand)]
+enum Program {
+    Fleet(chiptide_sim::fleet::FleetArgs),
+    Demo(chiptide_sim::demo::DemoArgs),
+    Load(chiptide_sim::load::LoadArgs),
+    IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
+    Backlog(chiptide_sim::backlog::BacklogArgs),
+    Crash(chiptide_sim::crash::CrashArgs),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    // Progress is told on stderr; of what the agents log, only errors would add to it.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let program = Cli::parse().program;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Dropping the program's future stops its agents and ends the daemon it may have started.
+    tokio::select! {
+        code = Box::pin(run(program)) => code,
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        _ = terminate.recv() => Ok(ExitCode::from(143)),
+    }
+}
+
+async fn run(program: Program) -> anyhow::Result<ExitCode> {
+    match program {
+        Program::Fleet(args) => chiptide_sim::fleet::run(args).await.map(|()| ExitCode::SUCCESS),
+        Program::Demo(args) => Box::pin(chiptide_sim::demo::run(args)).await,
+        Program::Load(args) => Box::pin(chiptide_sim::load::run(args)).await,
+        Program::IdleCost(args) => chiptide_sim::idle_cost::run(args).await.map(|()| ExitCode::SUCCESS),
+        Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
+        Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+    }
+}

@@ -188,9 +188,10 @@ impl Jobs {
         }
     }
 
-    /// What is missing at the end of the log.
-    pub(super) fn finish(&self, acknowledged: &[JobId], findings: &mut Findings) {
-        for job in acknowledged.iter().filter(|job| !self.jobs.contains_key(job)) {
+    /// What is missing at the end of the log. Answers how many acknowledged jobs are.
+    pub(super) fn finish(&self, acknowledged: &[JobId], findings: &mut Findings) -> u64 {
+        let lost: Vec<_> = acknowledged.iter().filter(|job| !self.jobs.contains_key(job)).collect();
+        for job in &lost {
             findings.add(Rule::JobLost, format!("job {job} was acknowledged and is not in the log"));
         }
         for (job, leases) in self.owed.iter().filter(|(_, leases)| !leases.is_empty()) {
@@ -202,5 +203,6 @@ impl Jobs {
                 findings.add(Rule::JobOutOfStep, format!("job {job} is promised chips, and is not pending"));
             }
         }
+        lost.len() as u64
     }
 }

@@ -43,6 +43,8 @@ pub struct AuditReport {
     pub jobs: u64,
     /// Jobs whose ids a client was answered, each looked up in the log.
     pub jobs_acknowledged: u64,
+    /// Of these, not in the log.
+    pub jobs_lost: u64,
     /// Jobs pending at the end of the log.
     pub jobs_pending: u64,
     /// Jobs with a live lease at the end of the log.
@@ -106,7 +108,7 @@ impl Auditor {
 
     /// The verdict, once the log has been read to its end.
     pub fn finish(mut self, acknowledged: &[JobId]) -> AuditReport {
-        self.jobs.finish(acknowledged, &mut self.findings);
+        let jobs_lost = self.jobs.finish(acknowledged, &mut self.findings);
         let (nodes, chips) = self.chips.size();
         let (pending, leased, ended) = self.jobs.standing();
         AuditReport {
@@ -115,6 +117,7 @@ impl Auditor {
             chips,
             jobs: pending + leased + ended,
             jobs_acknowledged: acknowledged.len() as u64,
+            jobs_lost,
             jobs_pending: pending,
             jobs_leased: leased,
             jobs_ended: ended,

@@ -1,0 +1,96 @@
+//! The machine a figure was measured on, and what a process on it uses. Reads `/proc`.
+
+use anyhow::Context;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Ticks of `/proc/PID/stat` in a second: fixed in Linux's interface to programs, whatever the kernel's own tick is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Machine {
+    /// Cores this process may use.
+    pub cores: usize,
+    /// The processor's name.
+    pub processor: String,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Whether this program was built without optimisation: then its figures mean little.
+    pub debug_build: bool,
+}
+
+impl Machine {
+    /// The one this runs on.
+    pub fn here() -> Machine {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let after = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory_kib = after(&read("/proc/meminfo"), "MemTotal").and_then(|total| number(&total));
+        Machine {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            processor: after(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
+            memory_mib: memory_kib.unwrap_or(0) / 1024,
+            debug_build: cfg!(debug_assertions),
+        }
+    }
+}
+
+/// Memory of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ProcessMemory {
+    /// Resident now, MiB.
+    pub resident_mib: u64,
+    /// Resident at its highest, MiB.
+    pub peak_mib: u64,
+}
+
+impl ProcessMemory {
+    /// Of the process with this id.
+    pub fn of(pid: u32) -> anyhow::Result<ProcessMemory> {
+        let path = format!("/proc/{pid}/status");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let mib = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| number(rest.trim_start_matches(':'))).map_or(0, |kib| kib / 1024)
+        };
+        Ok(ProcessMemory { resident_mib: mib("VmRSS"), peak_mib: mib("VmHWM") })
+    }
+}
+
+/// CPU time a process has used, in user and kernel together.
+pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    parse_cpu_time(&text).with_context(|| format!("find the CPU time in {path}"))
+}
+
+fn parse_cpu_time(stat: &str) -> Option<Duration> {
+    // The name may hold spaces and brackets; the fields that follow its last bracket do not.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND))
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_survives_a_name_with_brackets() {
+        let stat = "42 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0";
+        assert_eq!(parse_cpu_time(stat), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        let memory = ProcessMemory::of(std::process::id()).expect("own status");
+        assert!(memory.resident_mib > 0 && memory.peak_mib >= memory.resident_mib, "{memory:?}");
+    }
+}
