@@ -8,8 +8,11 @@
 pub mod agent;
 mod backoff;
 mod complaints;
+pub mod config;
+pub mod host;
 pub mod nvml;
 pub mod pace;
+mod print;
 pub mod reading;
 #[cfg(test)]
 mod scripted;

@@ -1,2 +1,139 @@
-//! Placeholder.
-fn main() {}
+//! `chiptide-agent`: reads this machine's chips and runs the node's agent until it is told to stop.
+
+use anyhow::Context;
+use chiptide_agent::config::{CommandLine, Config, LogFormat};
+use chiptide_agent::nvml::{self, NvmlOptions};
+use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, host};
+use chiptide_api::Client;
+use clap::Parser;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// How often to sample while something is to be proven vacant.
+const HURRIED: Duration = Duration::from_millis(200);
+/// A source that misses this many rounds in a row is stuck.
+const MISSED_ROUNDS: u32 = 5;
+
+fn main() -> ExitCode {
+    // The first provider installed is the one all TLS uses; nothing has run before this line.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    match start(&CommandLine::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chiptide-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: &CommandLine) -> anyhow::Result<()> {
+    let config = Config::load(command)?;
+    if command.print_config {
+        print!("{}", config.to_toml());
+        return Ok(());
+    }
+    log_to_stderr(config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("start the runtime")?;
+    let ended = runtime.block_on(run(command, config));
+    // The driver may be stuck in a call for ever; it is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(command: &CommandLine, config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let pace = Pace::new(Duration::from_millis(config.sample_every.0), HURRIED);
+    let work = async {
+        let for_chips = (config.clone(), pace.clone());
+        let starting = tokio::task::spawn_blocking(move || Chips::start(&for_chips.0, for_chips.1));
+        let chips = starting.await.context("start the chip source")??;
+        match command.once || command.watch {
+            true => print(chips.readings.clone(), command.watch).await,
+            false => serve(&config, &chips, pace.clone()).await,
+        }
+    };
+    tokio::select! {
+        ended = work => ended,
+        _ = terminate.recv() => stopped("SIGTERM"),
+        _ = tokio::signal::ctrl_c() => stopped("SIGINT"),
+    }
+}
+
+fn stopped(signal: &str) -> anyhow::Result<()> {
+    info!(signal, "stopping");
+    Ok(())
+}
+
+async fn serve(config: &Config, chips: &Chips, pace: Pace) -> anyhow::Result<()> {
+    let client = Client::new(&config.daemon, &config.token()?).context("make a client")?;
+    let node = NodeConfig {
+        node: config.node.clone(),
+        boot_id: host::boot_id()?,
+        cpu_milli: config.cpu_milli,
+        memory_mib: config.memory_mib,
+        rack: config.rack.clone(),
+        labels: config.labels.clone(),
+        report_every: config.report_every.map(|every| Duration::from_millis(every.0)),
+        stale_after: chips.stale_after,
+    };
+    let agent = Agent::new(node, client, chips.readings.clone());
+    tokio::spawn(pace.follow(agent.orders()));
+    info!(node = %config.node, daemon = %config.daemon, "starting");
+    let (_never, stop) = watch::channel(false);
+    agent.run(stop).await;
+    Ok(())
+}
+
+/// Where readings come from.
+struct Chips {
+    readings: watch::Receiver<NodeReading>,
+    stale_after: Option<Duration>,
+    /// Of a node without chips: it must outlive the agent, or the agent takes its source for dead.
+    _none: Option<watch::Sender<NodeReading>>,
+}
+
+impl Chips {
+    fn start(config: &Config, pace: Pace) -> anyhow::Result<Chips> {
+        let deadline = Duration::from_millis(config.read_deadline.0);
+        let stale_after = Duration::from_millis(config.sample_every.0).max(deadline) * MISSED_ROUNDS;
+        match nvml::start(NvmlOptions { library: config.nvml_library.clone(), pace, deadline }) {
+            Ok(readings) => Ok(Chips { readings, stale_after: Some(stale_after), _none: None }),
+            Err(error) if config.allow_no_chips => {
+                warn!("running without chips: {error}");
+                let none = NodeReading { taken: tokio::time::Instant::now(), driver_version: None, chips: Vec::new() };
+                let (sender, readings) = watch::channel(none);
+                Ok(Chips { readings, stale_after: None, _none: Some(sender) })
+            }
+            Err(error) => Err(error).context("read chips (a node without any needs --allow-no-chips)"),
+        }
+    }
+}
+
+async fn print(mut readings: watch::Receiver<NodeReading>, watch: bool) -> anyhow::Result<()> {
+    loop {
+        let reading = readings.borrow_and_update().to_json()?;
+        let text = if watch { reading.to_string() } else { serde_json::to_string_pretty(&reading)? };
+        if let Err(error) = writeln!(io::stdout(), "{text}") {
+            // Whoever read along has had enough.
+            return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error).context("print") };
+        }
+        if !watch || readings.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Human => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

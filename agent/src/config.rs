@@ -1,0 +1,316 @@
+//! Configuration: the embedded default, then a file, then the environment, then flags. One struct takes all four, so there
+//! is one list of keys; a key nobody knows is an error that names it and where it stands.
+
+use crate::host;
+use anyhow::{Context, bail, ensure};
+use chiptide_model::Millis;
+use clap::{Args, Parser, ValueEnum};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The embedded default, with a comment for every key.
+pub const DEFAULT: &str = include_str!("default.toml");
+/// Read when no file is named and this one is there.
+const USUAL_FILE: &str = "/etc/chiptide/agent.toml";
+const PREFIX: &str = "CHIPTIDE_AGENT_";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "chiptide-agent", version, about = "Reports a node's chips, carries leases, proves chips vacant")]
+pub struct CommandLine {
+    /// Configuration file (TOML) [default: /etc/chiptide/agent.toml, if it is there]
+    #[arg(long, env = "CHIPTIDE_AGENT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the configuration in force and exit
+    #[arg(long)]
+    pub print_config: bool,
+    /// Print one reading of the chips as JSON and exit
+    #[arg(long, conflicts_with = "watch")]
+    pub once: bool,
+    /// Print every reading as one line of JSON until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// The keys of the configuration.
+    #[command(flatten)]
+    pub given: Given,
+}
+
+/// The keys, as far as one place gives them.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Given {
+    /// Where the daemon answers
+    #[arg(long, env = "CHIPTIDE_AGENT_DAEMON", value_name = "URL")]
+    daemon: Option<String>,
+    /// Bearer token; better given in a file
+    #[arg(long, env = "CHIPTIDE_AGENT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File that holds the bearer token
+    #[arg(long, env = "CHIPTIDE_AGENT_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The node's name [default: the host name]
+    #[arg(long, env = "CHIPTIDE_AGENT_NODE")]
+    node: Option<String>,
+    /// CPU offered to jobs, thousandths of a core [default: what the machine has]
+    #[arg(long, env = "CHIPTIDE_AGENT_CPU_MILLI")]
+    cpu_milli: Option<u64>,
+    /// Memory offered to jobs, MiB [default: what the machine has]
+    #[arg(long, env = "CHIPTIDE_AGENT_MEMORY_MIB")]
+    memory_mib: Option<u64>,
+    /// Where the node stands
+    #[arg(long, env = "CHIPTIDE_AGENT_RACK")]
+    rack: Option<String>,
+    /// Labels: name=value,name=value
+    #[arg(long, env = "CHIPTIDE_AGENT_LABELS", value_parser = parse_labels)]
+    labels: Option<BTreeMap<String, String>>,
+    /// NVIDIA's management library
+    #[arg(long, env = "CHIPTIDE_AGENT_NVML_LIBRARY", value_name = "FILE")]
+    nvml_library: Option<PathBuf>,
+    /// Run although there is no driver
+    #[arg(long, env = "CHIPTIDE_AGENT_ALLOW_NO_CHIPS", num_args = 0..=1, default_missing_value = "true")]
+    allow_no_chips: Option<bool>,
+    /// How often to look at the chips
+    #[arg(long, env = "CHIPTIDE_AGENT_SAMPLE_EVERY", value_name = "DURATION")]
+    sample_every: Option<Millis>,
+    /// How long a chip may take to answer
+    #[arg(long, env = "CHIPTIDE_AGENT_READ_DEADLINE", value_name = "DURATION")]
+    read_deadline: Option<Millis>,
+    /// How often to report [default: as the daemon asks]
+    #[arg(long, env = "CHIPTIDE_AGENT_REPORT_EVERY", value_name = "DURATION")]
+    report_every: Option<Millis>,
+    /// How to write logs
+    #[arg(long, env = "CHIPTIDE_AGENT_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the daemon answers.
+    pub daemon: String,
+    /// The node's name.
+    pub node: String,
+    /// CPU offered to jobs, thousandths of a core.
+    pub cpu_milli: u64,
+    /// Memory offered to jobs, MiB.
+    pub memory_mib: u64,
+    /// The rack.
+    pub rack: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// NVIDIA's management library.
+    pub nvml_library: Option<PathBuf>,
+    /// Whether to run without a driver.
+    pub allow_no_chips: bool,
+    /// How often to look at the chips.
+    pub sample_every: Millis,
+    /// How long a chip may take to answer.
+    pub read_deadline: Millis,
+    /// How often to report; as the daemon asks when absent.
+    pub report_every: Option<Millis>,
+    /// How logs are written.
+    pub log_format: LogFormat,
+    token: Option<String>,
+    token_file: Option<PathBuf>,
+}
+
+impl Given {
+    /// What `file` says, all of it checked.
+    fn from_toml(text: &str, file: &str) -> anyhow::Result<Given> {
+        toml::from_str(text).with_context(|| format!("read {file}"))
+    }
+
+    /// This, completed by what `below` gives.
+    fn or(self, below: Given) -> Given {
+        Given {
+            daemon: self.daemon.or(below.daemon),
+            // A token and its file are one choice: the upper place makes it.
+            token_file: if self.token.is_some() { None } else { self.token_file.clone().or(below.token_file) },
+            token: if self.token_file.is_some() { self.token } else { self.token.or(below.token) },
+            node: self.node.or(below.node),
+            cpu_milli: self.cpu_milli.or(below.cpu_milli),
+            memory_mib: self.memory_mib.or(below.memory_mib),
+            rack: self.rack.or(below.rack),
+            labels: self.labels.or(below.labels),
+            nvml_library: self.nvml_library.or(below.nvml_library),
+            allow_no_chips: self.allow_no_chips.or(below.allow_no_chips),
+            sample_every: self.sample_every.or(below.sample_every),
+            read_deadline: self.read_deadline.or(below.read_deadline),
+            report_every: self.report_every.or(below.report_every),
+            log_format: self.log_format.or(below.log_format),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration in force for this command line and environment.
+    pub fn load(command: &CommandLine) -> anyhow::Result<Config> {
+        refuse_unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
+        let file = match &command.config {
+            Some(file) => Some(file.as_path()),
+            None => Some(Path::new(USUAL_FILE)).filter(|file| file.exists()),
+        };
+        let from_file = match file {
+            Some(file) => {
+                let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+                Given::from_toml(&text, &file.display().to_string())?
+            }
+            None => Given::default(),
+        };
+        Config::of(command.given.clone().or(from_file).or(Given::from_toml(DEFAULT, "the built-in default")?))
+    }
+
+    fn of(given: Given) -> anyhow::Result<Config> {
+        let key = |key: &'static str| move || format!("{key} is not set");
+        let node = match given.node {
+            Some(node) => node,
+            None => host::name(),
+        };
+        ensure!(!node.is_empty(), "node is not set, and this machine has no name");
+        let (sample_every, read_deadline) =
+            (given.sample_every.with_context(key("sample_every"))?, given.read_deadline);
+        ensure!(sample_every.0 > 0, "sample_every must be more than 0s");
+        Ok(Config {
+            daemon: given.daemon.with_context(key("daemon"))?,
+            node,
+            cpu_milli: given.cpu_milli.unwrap_or_else(host::cpu_milli),
+            memory_mib: given.memory_mib.unwrap_or_else(host::memory_mib),
+            rack: given.rack,
+            labels: given.labels.unwrap_or_default(),
+            nvml_library: given.nvml_library,
+            allow_no_chips: given.allow_no_chips.unwrap_or(false),
+            sample_every,
+            read_deadline: read_deadline.with_context(key("read_deadline"))?,
+            report_every: given.report_every,
+            log_format: given.log_format.unwrap_or(LogFormat::Human),
+            token: given.token,
+            token_file: given.token_file,
+        })
+    }
+
+    /// The bearer token.
+    pub fn token(&self) -> anyhow::Result<String> {
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => {
+                fs::read_to_string(file).with_context(|| format!("read the token from {}", file.display()))?
+            }
+            (None, None) => bail!("no token: set token_file or CHIPTIDE_AGENT_TOKEN"),
+        };
+        ensure!(!token.trim().is_empty(), "the token is empty");
+        Ok(token.trim().to_owned())
+    }
+
+    /// The configuration as a file would say it; the token itself stays hidden.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let mut line = |key: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{key} = {value}");
+        };
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        line("daemon", quoted(&self.daemon));
+        if self.token.is_some() {
+            line("token", quoted("(hidden)"));
+        }
+        if let Some(file) = &self.token_file {
+            line("token_file", quoted(&file.display().to_string()));
+        }
+        line("node", quoted(&self.node));
+        line("cpu_milli", self.cpu_milli.to_string());
+        line("memory_mib", self.memory_mib.to_string());
+        if let Some(rack) = &self.rack {
+            line("rack", quoted(rack));
+        }
+        let labels = self.labels.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
+        line("labels", format!("{{ {} }}", labels.collect::<Vec<_>>().join(", ")));
+        if let Some(library) = &self.nvml_library {
+            line("nvml_library", quoted(&library.display().to_string()));
+        }
+        line("allow_no_chips", self.allow_no_chips.to_string());
+        line("sample_every", quoted(&self.sample_every.to_string()));
+        line("read_deadline", quoted(&self.read_deadline.to_string()));
+        if let Some(every) = self.report_every {
+            line("report_every", quoted(&every.to_string()));
+        }
+        line("log_format", quoted(if self.log_format == LogFormat::Json { "json" } else { "human" }));
+        text
+    }
+}
+
+/// Refuses variables with our prefix that no key answers to.
+fn refuse_unknown_variables(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let command = <CommandLine as clap::CommandFactory>::command();
+    let known: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
+    for name in names.filter(|name| name.starts_with(PREFIX)) {
+        ensure!(known.contains(&name.as_str()), "unknown key in the environment: {name}");
+    }
+    Ok(())
+}
+
+fn parse_labels(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{pair:?} is not name=value")),
+    };
+    text.split(',').filter(|pair| !pair.is_empty()).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(file: &str) -> anyhow::Result<Config> {
+        let given = Given::from_toml(file, "agent.toml")?;
+        Config::of(given.or(Given::from_toml(DEFAULT, "the built-in default")?))
+    }
+
+    #[test]
+    fn the_default_is_complete_but_for_the_token() {
+        let config = from("").expect("valid");
+        assert_eq!((config.daemon.as_str(), config.sample_every), ("http://127.0.0.1:7070", Millis::from_secs(2)));
+        assert!(config.cpu_milli > 0 && config.memory_mib > 0 && !config.node.is_empty());
+        assert!(config.token().is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let error = format!("{:#}", from("daemn = \"x\"").expect_err("a typing error"));
+        assert!(error.contains("daemn") && error.contains("agent.toml"), "{error}");
+        let error =
+            refuse_unknown_variables(["CHIPTIDE_AGENT_DAEMN".to_owned()].into_iter()).expect_err("a typing error");
+        assert!(error.to_string().contains("CHIPTIDE_AGENT_DAEMN"));
+        refuse_unknown_variables(["CHIPTIDE_AGENT_DAEMON".to_owned(), "PATH".to_owned()].into_iter()).expect("known");
+    }
+
+    #[test]
+    fn a_token_above_hides_a_token_file_below() {
+        let below = Given { token_file: Some("/nowhere".into()), ..Given::default() };
+        let above = Given { token: Some("secret".into()), ..Given::default() };
+        let defaults = Given::from_toml(DEFAULT, "default").expect("valid");
+        let config = Config::of(above.or(below).or(defaults)).expect("valid");
+        assert_eq!(config.token().expect("a token"), "secret");
+        assert!(!config.to_toml().contains("secret"));
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let config = from("rack = \"r\\\"1\"\nlabels = { zone = \"a\" }\nreport_every = \"5s\"").expect("valid");
+        let again = from(&config.to_toml()).expect("valid");
+        assert_eq!(again.to_toml(), config.to_toml());
+        assert_eq!((again.rack.as_deref(), again.labels["zone"].as_str()), (Some("r\"1"), "a"));
+    }
+}
