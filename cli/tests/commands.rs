@@ -1,0 +1,147 @@
+//! The program itself against a scripted daemon: what goes to stdout, what to stderr, and the exit code.
+
+mod scripted;
+
+use scripted::{Answer, Daemon};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+const JOB: &str = "0190c2f0-0000-7000-8000-000000000001";
+const TRAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/train.yaml");
+
+fn job(state: &str, revision: u64) -> Value {
+    json!({
+        "id": JOB, "state": state, "attempt": 0, "preemptions": 0, "priority": 500, "revision": revision,
+        "submitted_at": "2026-11-24T11:58:00Z", "changed_at": "2026-11-24T11:59:30Z",
+        "reasons": [{"code": "insufficient_chips", "message": "needs 4 chips, 1 is free"}],
+        "spec": {"kind": "training", "name": "llm", "queue": "training", "replicas": 1, "chips": 4}
+    })
+}
+
+fn problem(status: u16, code: &str) -> Answer {
+    let body =
+        json!({"type": format!("/problems/{code}"), "title": "No", "status": status, "code": code, "detail": "d"});
+    Answer { status, body }
+}
+
+fn ok(body: Value) -> Answer {
+    Answer { status: 200, body }
+}
+
+fn chiptide(url: &str, args: &[&str], stdin: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chiptide"));
+    command.args(args).env("CHIPTIDE_URL", url).env("CHIPTIDE_TOKEN", "secret").env("NO_COLOR", "1");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    child.stdin.take().expect("piped").write_all(stdin.as_bytes()).expect("written");
+    child.wait_with_output().expect("it ends")
+}
+
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_submit_waits_says_why_and_prints_the_job() {
+    let daemon = Daemon::start(|seen| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/v1/jobs") => ok(job("pending", 1)),
+        ("GET", path) if path.contains("after=1") => ok(job("leased", 2)),
+        _ => problem(404, "not_found"),
+    });
+    let output = chiptide(daemon.url(), &["job", "submit", TRAIN, "--idempotency-key", "k1", "-o", "json"], "");
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON and nothing else on stdout");
+    assert_eq!(printed["state"], "leased");
+    assert!(words(&output.stderr).contains("llm pending: needs 4 chips, 1 is free"), "{}", words(&output.stderr));
+    let seen = daemon.seen();
+    assert!(seen[0].head.contains("idempotency-key: k1") && seen[0].head.contains("authorization: Bearer secret"));
+    assert!(seen[0].body.contains("\"grace\":\"30s\""), "{}", seen[0].body);
+}
+
+#[test]
+fn a_submit_can_leave_at_once_with_the_id_alone() {
+    let daemon = Daemon::start(|seen| match seen.body.starts_with('[') {
+        true => ok(json!({"jobs": [job("pending", 1), job("pending", 1)]})),
+        false => ok(job("pending", 1)),
+    });
+    let output = chiptide(daemon.url(), &["job", "submit", TRAIN, "--no-wait", "--parsable"], "");
+    assert_eq!((output.status.code(), words(&output.stdout)), (Some(0), format!("{JOB}\n")));
+    let two = "kind: training\nname: a\nchips: 1\n---\nkind: training\nname: b\nchips: 1\n";
+    let output = chiptide(daemon.url(), &["job", "submit", "-", "--no-wait", "--parsable"], two);
+    assert_eq!(words(&output.stdout), format!("{JOB}\n{JOB}\n"));
+    let keys: Vec<String> = daemon
+        .seen()
+        .iter()
+        .map(|seen| seen.head.lines().find(|l| l.starts_with("idempotency-key")).expect("a key").into())
+        .collect();
+    assert_ne!(keys[0], keys[1], "every invocation is a submit of its own");
+}
+
+#[test]
+fn a_wait_that_is_over_says_why_the_job_still_waits() {
+    let daemon = Daemon::start(|_| ok(job("pending", 1)));
+    let output = chiptide(daemon.url(), &["job", "submit", TRAIN, "--timeout", "200ms"], "");
+    assert_eq!(output.status.code(), Some(1));
+    let talk = words(&output.stderr);
+    assert!(talk.contains("is still pending after 200ms: needs 4 chips, 1 is free"), "{talk}");
+    assert!(words(&output.stdout).contains(JOB), "the job is accepted all the same");
+}
+
+#[test]
+fn a_watch_is_a_line_a_change_and_ends_with_the_job() {
+    let daemon = Daemon::start(|seen| match seen.path.split("after=").nth(1) {
+        None => ok(job("pending", 1)),
+        Some(after) if after.starts_with('1') => ok(job("running", 2)),
+        Some(_) => ok(job("failed", 3)),
+    });
+    let output = chiptide(daemon.url(), &["job", "watch", JOB], "");
+    assert_eq!(output.status.code(), Some(1), "a failed job is a failed watch");
+    let states: Vec<String> =
+        words(&output.stdout).lines().map(|line| line.split(' ').nth(2).unwrap_or("").into()).collect();
+    assert_eq!(states, ["pending:", "running:", "failed:"]);
+}
+
+#[test]
+fn exit_codes_tell_what_kind_of_no_it_was() {
+    let daemon = Daemon::start(|seen| match seen.path.as_str() {
+        "/v1/nodes/n1" => problem(404, "unknown_node"),
+        "/v1/chips?limit=100" => problem(403, "forbidden"),
+        _ => problem(503, "no_leader"),
+    });
+    let run = |args: &[&str], stdin| {
+        let output = chiptide(daemon.url(), args, stdin);
+        let talk = words(&output.stderr);
+        assert!(output.stdout.is_empty() && talk.starts_with("error: ") && talk.lines().count() == 1, "{talk}");
+        (output.status.code(), talk)
+    };
+    assert_eq!(run(&["node", "get", "n1"], "").0, Some(3));
+    assert_eq!(run(&["chip", "list"], "").0, Some(4));
+    let (code, talk) = run(&["lease", "list"], "");
+    assert!(code == Some(1) && talk.contains("(no_leader)"), "{talk}");
+    let (code, talk) = run(&["job", "submit", "-"], "kind: training\nname: a\nchip: 1\n");
+    assert!(code == Some(2) && talk.contains("chip: unknown field"), "{talk}");
+    assert_eq!(daemon.seen().len(), 3, "a bad file is never sent");
+    assert_eq!(chiptide(daemon.url(), &["job", "get", "not-an-id"], "").status.code(), Some(2));
+    let nobody = chiptide("http://127.0.0.1:1", &["node", "list"], "");
+    let talk = words(&nobody.stderr);
+    assert!(
+        nobody.status.code() == Some(1) && talk.contains("Connection refused") && talk.contains("chiptide up"),
+        "{talk}"
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let daemon = Daemon::start(|_| ok(json!({"items": [job("running", 1)]})));
+    let script = format!("{} job list | true; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_chiptide"));
+    let output = Command::new("bash").args(["-c", &script]).env("CHIPTIDE_URL", daemon.url()).output().expect("bash");
+    assert_eq!((output.status.code(), words(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn completions_and_version_need_no_daemon() {
+    let output = chiptide("http://127.0.0.1:1", &["completions", "bash"], "");
+    assert!(output.status.success() && words(&output.stdout).contains("_chiptide()"));
+    assert!(words(&chiptide("http://127.0.0.1:1", &["version"], "").stdout).starts_with("chiptide "));
+}
