@@ -64,7 +64,7 @@ fn read(stream: TcpStream) -> Option<(TcpStream, Seen)> {
     let mut words = first.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
     let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") && !(head == "\r\n") {
+    while !head.ends_with("\r\n\r\n") && head != "\r\n" {
         if reader.read_line(&mut head).ok()? == 0 {
             return None;
         }
