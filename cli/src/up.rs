@@ -81,8 +81,8 @@ async fn start(up: &Up, home: &Home, children: &mut Vec<Child>) -> Result<()> {
     let url = await_ready(up, home, children).await?;
     let token = connect::read(&token_file).with_context(|| format!("read {}", token_file.display()))?;
 
-    let version = driver::version().filter(|_| up.nodes.is_none());
-    let (program, args) = match &version {
+    let driver = driver::find().filter(|_| up.nodes.is_none());
+    let (program, args) = match &driver {
         Some(_) => ("chiptide-agent", vec!["--daemon".into(), url.clone(), "--node".into(), driver::hostname()?]),
         None => {
             let nodes = up.nodes.unwrap_or(4).to_string();
@@ -95,9 +95,9 @@ async fn start(up: &Up, home: &Home, children: &mut Vec<Child>) -> Result<()> {
     children.push(Child::start(program, &args, &home.log(program))?);
 
     let client = Client::new(&url, &token).context("make a client")?;
-    let wanted = if version.is_some() { 1 } else { up.nodes.unwrap_or(4) };
+    let wanted = if driver.is_some() { 1 } else { up.nodes.unwrap_or(4) };
     let (nodes, chips) = await_nodes(&client, wanted, children).await?;
-    greet(&url, &token, &token_file, &home.dir, version.as_deref(), (nodes, chips))
+    greet(&url, &token, &token_file, &home.dir, driver.as_deref(), (nodes, chips))
 }
 
 /// Waits until the daemon serves; returns its address.
@@ -148,8 +148,8 @@ fn greet(
     (nodes, chips): (usize, u32),
 ) -> Result<()> {
     let whose = match driver {
-        Some(version) => format!("real ones, NVIDIA driver {version}"),
-        None => "fake ones: this cluster is for trying things out".to_owned(),
+        Some(driver) => format!("real ones, by {driver}"),
+        None => "fake ones, for trying things out".to_owned(),
     };
     let default_dir = places::data_dir().is_ok_and(|default| default == dir);
     let mut hint = String::new();
