@@ -51,6 +51,11 @@ impl Jobs {
         )
     }
 
+    /// How many were granted a lease at least once.
+    pub(super) fn placed(&self) -> u64 {
+        self.jobs.values().filter(|job| job.attempt > 0).count() as u64
+    }
+
     pub(super) fn preemptions(&self) -> u64 {
         self.preemptions
     }

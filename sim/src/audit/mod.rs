@@ -45,6 +45,8 @@ pub struct AuditReport {
     pub jobs_acknowledged: u64,
     /// Of these, not in the log.
     pub jobs_lost: u64,
+    /// Jobs that were granted a lease at least once.
+    pub jobs_placed: u64,
     /// Jobs pending at the end of the log.
     pub jobs_pending: u64,
     /// Jobs with a live lease at the end of the log.
@@ -118,6 +120,7 @@ impl Auditor {
             jobs: pending + leased + ended,
             jobs_acknowledged: acknowledged.len() as u64,
             jobs_lost,
+            jobs_placed: self.jobs.placed(),
             jobs_pending: pending,
             jobs_leased: leased,
             jobs_ended: ended,

@@ -123,7 +123,7 @@ async fn play(args: &DemoArgs, daemon: &OwnDaemon) -> anyhow::Result<DemoReport>
         seconds: 0.0,
         seconds_to_register: registered.as_secs_f64(),
         jobs_submitted: audit.jobs_acknowledged,
-        jobs_placed: audit.jobs - after.jobs_waiting.min(audit.jobs),
+        jobs_placed: audit.jobs_placed,
         jobs_waiting: after.jobs_waiting,
         replay,
         before_spike,

@@ -23,7 +23,7 @@ pub struct DemoReport {
     pub seconds_to_register: f64,
     /// Jobs submitted and accepted.
     pub jobs_submitted: u64,
-    /// Jobs that have or had chips, by the end.
+    /// Jobs that had chips at some time.
     pub jobs_placed: u64,
     /// Jobs that wait at the end.
     pub jobs_waiting: u64,

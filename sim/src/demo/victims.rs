@@ -57,7 +57,7 @@ async fn look(scheduler: Arc<Scheduler>, stop: watch::Receiver<bool>) -> anyhow:
         for job in noticed {
             let known = victims.get(&job.id).is_some_and(|victim| victim.attempt >= job.attempt);
             let Some(lease) = job.lease.filter(|_| !known) else { continue };
-            let released = victims.len() % 2 == 0;
+            let released = victims.len().is_multiple_of(2);
             victims.insert(job.id, Victim { attempt: job.attempt, released });
             releases.extend(released.then_some(lease.id));
         }
