@@ -11,17 +11,20 @@ use std::path::{Path, PathBuf};
 /// Longest socket directory: a socket's path may have 107 bytes, and Postgres adds `/.s.PGSQL.5432`.
 const SOCKET_DIR_BYTES_MAX: usize = 107 - "/.s.PGSQL.5432".len();
 
-/// Makes the directory that holds the cluster, and what is missing above it, and proves that the server's account can
-/// reach it. Returns its real path.
+/// Makes the directory that holds the cluster, and what is missing above it, once it is proven that the server's account
+/// can reach the place. Returns its real path.
 pub(crate) fn prepare(dir: &Path, account: &Account) -> Result<PathBuf> {
+    let dir = std::path::absolute(dir).with_context(|| format!("find {}", dir.display()))?;
+    // The root exists.
+    let existing = dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let existing = existing.canonicalize().with_context(|| format!("find {}", existing.display()))?;
+    check_reachable(&existing, account)?;
     if !dir.exists() {
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = dir.parent().unwrap_or(Path::new("/"));
         make_parents(parent).with_context(|| format!("create {}", parent.display()))?;
-        make_owned(dir, account)?;
+        make_owned(&dir, account)?;
     }
-    let real = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
-    check_reachable(&real, account)?;
-    Ok(real)
+    dir.canonicalize().with_context(|| format!("find {}", dir.display()))
 }
 
 /// Makes `dir` with mode 0700 for the server's account. One that exists must already be so.
@@ -83,7 +86,7 @@ fn make_parents(dir: &Path) -> std::io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = dir.parent() {
         make_parents(parent)?;
     }
     match fs::create_dir(dir) {

@@ -145,6 +145,18 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
+fn a_place_that_the_database_cannot_reach_is_named_before_anything_is_made() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return; // Nobody else changes accounts.
+    }
+    let closed = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("closed");
+    let error = Cluster::start(&options(closed.path().join("a/b"))).expect_err("refused").to_string();
+    assert!(error.contains(&format!("chmod a+x {}", closed.path().display())), "{error}");
+    assert!(!closed.path().join("a").exists());
+}
+
+#[test]
 fn an_unfinished_initdb_is_started_over() {
     let dir = open_dir();
     fs::create_dir_all(dir.path().join("pg/pgdata.new")).expect("made");
