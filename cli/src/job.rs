@@ -4,7 +4,7 @@ use crate::args::{Job, JobList, Submit};
 use crate::failure::Failure;
 use crate::list::{follow, given};
 use crate::output::{Out, line};
-use crate::wait::{Patience, wait_until};
+use crate::wait::{Patience, insist, wait_until};
 use crate::{job_file, show};
 use chiptide_api::Client;
 use chiptide_api::job::{DoneBody, DoneOutcome, JobView};
@@ -33,8 +33,8 @@ async fn submit_and_wait(submit: &Submit, client: &Client, out: Out) -> Result<(
     let bodies = job_file::read(&submit.file)?;
     let key = submit.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
     let mut jobs = match bodies.as_slice() {
-        [one] => vec![client.create_job(one, Some(&key)).await?],
-        many => client.create_jobs(many, Some(&key)).await?.jobs,
+        [one] => vec![insist(&key, async || client.create_job(one, Some(&key)).await).await?],
+        many => insist(&key, async || client.create_jobs(many, Some(&key)).await).await?.jobs,
     };
     let mut outcome = Ok(());
     if !submit.no_wait {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_secs(25);
 /// How long a daemon may be away (a restart, a failover) before the wait is given up.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+/// How often a call is made whose answer does not come.
+const TRIES_MAX: u32 = 5;
 
 /// How long to wait.
 pub(crate) struct Patience {
@@ -68,6 +70,32 @@ pub(crate) async fn wait_until(
         }
     }
     Ok(())
+}
+
+/// Repeats a call that carries an idempotency key while its answer is lost or the daemon is handing over: the key makes
+/// every repetition the same call. A daemon that is not there at all is reported at once.
+pub(crate) async fn insist<T>(key: &str, call: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, Failure> {
+    let mut tries = 1;
+    loop {
+        match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(ClientError::Unreachable { source, url }) if source.is_connect() => {
+                return Err(ClientError::Unreachable { source, url }.into());
+            }
+            Err(error) if is_passing(&error) && tries < TRIES_MAX => {
+                eprintln!("no answer yet ({}); trying again", Failure::from(error));
+                tries += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) if is_passing(&error) => {
+                let error = Failure::from(error);
+                return Err(Failure::Unmet(format!(
+                    "{error}; whether it took effect is unknown: repeat it with --idempotency-key {key}"
+                )));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Whether a daemon that restarts or hands over would answer so.
