@@ -240,7 +240,8 @@ mod tests {
     fn submitted(seq: i64, id: u128, name: &str) -> Entry {
         let body = single_chip::job(name.into(), KindBody::Training, "standard", Millis(0));
         let spec = Arc::new(body.into_spec(&Policy::default()).expect("a valid job"));
-        Entry { seq, at_ms: 0, event: Event::JobSubmitted { job: JobId(Uuid::from_u128(id)), place: seq as u64, spec } }
+        let event = Event::JobSubmitted { job: JobId(Uuid::from_u128(id)), place: seq as u64, spec };
+        Entry { seq, at_ms: 0, leader_epoch: 1, event }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The machine a figure was measured on, and what a process on it uses. Reads `/proc`.
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -36,6 +37,14 @@ impl Machine {
             debug_build: cfg!(debug_assertions),
         }
     }
+}
+
+/// Lets this process, and the daemon it may start, open as many files as the system allows: every agent keeps two
+/// connections, and the usual limit of 1,024 is below one fleet.
+pub fn raise_open_files() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).context("raise the limit of open files")
 }
 
 /// Memory of a process.

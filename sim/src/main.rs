@@ -29,6 +29,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let program = Cli::parse().program;
+    chiptide_sim::machine::raise_open_files()?;
     let mut terminate = signal(SignalKind::terminate())?;
     // Dropping the program's future stops its agents and ends the daemon it may have started.
     tokio::select! {

@@ -9,8 +9,10 @@ const SHOWN_MAX: usize = 20;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// Events are numbered upwards.
+    /// Events are numbered from 1, without a gap.
     LogOrder,
+    /// Every event was written by the leader of the moment.
+    DeposedWrote,
     /// No slot of a chip is in two holds at once; a hold lives from its grant to its proof of vacancy.
     SlotHeldTwice,
     /// Epochs grow: of a chip with every grant, of the leader with every takeover.

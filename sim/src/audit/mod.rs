@@ -22,6 +22,8 @@ pub struct Entry {
     pub seq: i64,
     /// When it was committed, milliseconds since 1970.
     pub at_ms: i64,
+    /// Epoch of the leader that wrote it.
+    pub leader_epoch: u64,
     /// What happened.
     pub event: Event,
 }
@@ -92,10 +94,11 @@ impl Auditor {
     pub fn take(&mut self, entry: &Entry) {
         self.findings.at(entry.seq);
         self.report.events += 1;
-        if entry.seq <= self.last_seq {
+        if entry.seq != self.last_seq + 1 {
             self.findings.add(Rule::LogOrder, format!("follows event {}", self.last_seq));
         }
         self.last_seq = entry.seq;
+        self.check_writer(entry);
         match &entry.event {
             Event::JobSubmitted { .. } | Event::JobStarted { .. } | Event::JobEnded { .. } => self.job(&entry.event),
             Event::ClaimMade { .. } | Event::ClaimDropped { .. } => self.claim(&entry.event),
@@ -131,14 +134,24 @@ impl Auditor {
         }
     }
 
+    /// Only the leader of the moment writes: whoever was deposed is fenced out.
+    fn check_writer(&mut self, entry: &Entry) {
+        if let Event::LeaderTookOver { epoch } = &entry.event {
+            if *epoch <= self.leader_epoch {
+                self.findings.add(Rule::EpochNotGrown, format!("leader epoch {epoch} after {}", self.leader_epoch));
+            }
+            self.leader_epoch = *epoch;
+        }
+        if entry.leader_epoch != self.leader_epoch {
+            let detail = format!("written under epoch {} while {} led", entry.leader_epoch, self.leader_epoch);
+            self.findings.add(Rule::DeposedWrote, detail);
+        }
+    }
+
     fn fleet(&mut self, event: &Event) {
         let findings = &mut self.findings;
         match event {
-            Event::LeaderTookOver { epoch } => {
-                if *epoch <= self.leader_epoch {
-                    findings.add(Rule::EpochNotGrown, format!("leader epoch {epoch} after {}", self.leader_epoch));
-                }
-                self.leader_epoch = *epoch;
+            Event::LeaderTookOver { .. } => {
                 self.report.leaders += 1;
                 self.chips.nobody_heard();
             }

@@ -108,6 +108,18 @@ fn log() -> Log {
     ])
 }
 
+/// Events as the log would number them, each written by the leader of its moment.
+fn numbered(events: Vec<Event>) -> Vec<Entry> {
+    let mut leader_epoch = 0;
+    let number = |(index, event)| {
+        if let Event::LeaderTookOver { epoch } = &event {
+            leader_epoch = *epoch;
+        }
+        Entry { seq: index as i64 + 1, at_ms: 0, leader_epoch, event }
+    };
+    events.into_iter().enumerate().map(number).collect()
+}
+
 impl Log {
     fn then(mut self, event: Event) -> Log {
         self.0.push(event);
@@ -144,8 +156,7 @@ impl Log {
     }
 
     fn audit(self, acknowledged: &[JobId]) -> super::AuditReport {
-        let entries = self.0.into_iter().enumerate();
-        let log: Vec<Entry> = entries.map(|(i, event)| Entry { seq: i as i64 + 1, at_ms: 0, event }).collect();
+        let log: Vec<Entry> = numbered(self.0);
         Auditor::audit(&log, acknowledged)
     }
     #[track_caller]
@@ -365,8 +376,22 @@ fn only_the_preemptible_are_preempted_and_only_for_a_higher_priority() {
 }
 
 #[test]
-fn events_are_numbered_upwards() {
-    let entry = |seq, epoch| Entry { seq, at_ms: 0, event: Event::LeaderTookOver { epoch } };
-    let report = Auditor::audit(&[entry(1, 1), entry(1, 2)], &[]);
-    assert_eq!(report.first_violations[0].rule, Rule::LogOrder);
+fn events_are_numbered_without_a_gap() {
+    let numbered = |seqs: [i64; 2]| {
+        let mut log = numbered(vec![Event::LeaderTookOver { epoch: 1 }, Event::NodeSilent { node: node("n1") }]);
+        log.iter_mut().zip(seqs).for_each(|(entry, seq)| entry.seq = seq);
+        Auditor::audit(&log, &[]).first_violations.iter().map(|violation| violation.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(numbered([1, 2]), []);
+    assert_eq!(numbered([1, 1]), [Rule::LogOrder]);
+    assert_eq!(numbered([1, 3]), [Rule::LogOrder]);
+}
+
+#[test]
+fn a_deposed_leader_writes_nothing() {
+    let takeovers = [1, 2].map(|epoch| Event::LeaderTookOver { epoch });
+    let mut log = numbered(takeovers.into_iter().chain([Event::NodeSilent { node: node("n1") }]).collect());
+    assert!(Auditor::audit(&log, &[]).clean);
+    log[2].leader_epoch = 1;
+    assert_eq!(Auditor::audit(&log, &[]).first_violations[0].rule, Rule::DeposedWrote);
 }
