@@ -6,6 +6,7 @@ use scripted::{Answer, Daemon};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const JOB: &str = "0190c2f0-0000-7000-8000-000000000001";
 const TRAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/train.yaml");
@@ -70,12 +71,21 @@ fn a_submit_can_leave_at_once_with_the_id_alone() {
     let two = "kind: training\nname: a\nchips: 1\n---\nkind: training\nname: b\nchips: 1\n";
     let output = chiptide(daemon.url(), &["job", "submit", "-", "--no-wait", "--parsable"], two);
     assert_eq!(words(&output.stdout), format!("{JOB}\n{JOB}\n"));
-    let keys: Vec<String> = daemon
-        .seen()
-        .iter()
-        .map(|seen| seen.head.lines().find(|l| l.starts_with("idempotency-key")).expect("a key").into())
-        .collect();
+    let keys = daemon.keys();
     assert_ne!(keys[0], keys[1], "every invocation is a submit of its own");
+}
+
+#[test]
+fn a_submit_whose_answer_is_lost_is_repeated_with_its_key() {
+    let calls = AtomicU32::new(0);
+    let daemon = Daemon::start(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => problem(503, "no_leader"),
+        _ => ok(job("pending", 1)),
+    });
+    let output = chiptide(daemon.url(), &["job", "submit", TRAIN, "--no-wait", "--parsable"], "");
+    assert_eq!((output.status.code(), words(&output.stdout)), (Some(0), format!("{JOB}\n")));
+    let keys = daemon.keys();
+    assert!(keys.len() == 2 && keys[0] == keys[1], "{keys:?}");
 }
 
 #[test]

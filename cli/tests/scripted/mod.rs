@@ -52,6 +52,13 @@ impl Daemon {
         &self.url
     }
 
+    /// The idempotency keys that came, in order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let key =
+            |seen: &Seen| seen.head.lines().find_map(|line| line.strip_prefix("idempotency-key: ").map(str::to_owned));
+        self.seen().iter().filter_map(key).collect()
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("the log").clone()
     }
