@@ -44,6 +44,9 @@ pub enum Life {
     Dead(Duration),
 }
 
+/// How long a dead job's files stay, so that the folder does not grow for ever. No memory lingers longer.
+const FORGET: Duration = Duration::from_secs(600);
+
 type Version = (u64, i64, i64, u64);
 
 /// The files as last read; a file is read again only when it has changed.
@@ -73,8 +76,16 @@ impl Jobs {
             self.known.insert(path.clone(), (version, job));
         }
         let job = self.known.get(&path)?.1.clone()?;
-        let life = if is_alive(job.pid, job.start_time) { Life::Alive } else { Life::Dead(dead_for(&path)) };
-        Some((job, life))
+        if is_alive(job.pid, job.start_time) {
+            return Some((job, Life::Alive));
+        }
+        let since = dead_for(&path);
+        if since > FORGET {
+            // Whoever looks at the same time does the same.
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(path.with_extension("dead"));
+        }
+        Some((job, Life::Dead(since)))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::reading::ChipNow;
 use chiptide_api::chip::Reading;
 use chiptide_api::node::{ChipBody, HealthBody};
 use std::collections::{BTreeMap, BTreeSet};
+use tracing::warn;
 
 /// What the look at one index of the driver's list brought.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,6 +22,7 @@ pub(crate) enum Look {
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     known: BTreeMap<String, Met>,
+    unmet: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl Inventory {
                 }
             }
         }
+        self.note_unmet(&failed);
         let mut order: Vec<(&String, &Met)> = self.known.iter().collect();
         order.sort_by_key(|(_, met)| (met.facts.place, met.index));
         let now = |(id, met): (&String, &Met)| {
@@ -57,6 +60,16 @@ impl Inventory {
             }
         };
         order.into_iter().map(now).collect()
+    }
+
+    /// A chip that never answered has no uuid, so it cannot be reported: said once, until somebody is met there.
+    fn note_unmet(&mut self, failed: &BTreeMap<usize, Fault>) {
+        let met: BTreeSet<usize> = self.known.values().map(|met| met.index).collect();
+        let unmet: BTreeSet<usize> = failed.keys().copied().filter(|index| !met.contains(index)).collect();
+        for index in unmet.difference(&self.unmet) {
+            warn!(index, "a chip the driver counts cannot be told apart, so it is left out: {:?}", failed.get(index));
+        }
+        self.unmet = unmet;
     }
 
     /// How many indexes have a chip that was met there: a driver that cannot count leaves these.
