@@ -2,11 +2,12 @@
 
 use crate::SUPERUSER;
 use crate::account::Account;
-use crate::address::{Address, PORT, run};
+use crate::address::{Address, run};
 use crate::binaries::Binaries;
 use crate::directory;
 use crate::lockfile::{Lockfile, Status};
 use crate::postmaster::Postmaster;
+use crate::settings;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use std::fs::{self, File};
@@ -197,7 +198,7 @@ fn fork(binaries: Binaries, account: &Account, home: &Path, pgdata: &Path, optio
     let log = home.join("postgres.log");
     let mut postgres = Command::new(binaries.program("postgres"));
     postgres.arg("-D").arg(pgdata).current_dir(home).stdin(Stdio::null());
-    let own = settings(options.durable, address.socket_dir());
+    let own = settings::own(options.durable, address.socket_dir());
     for (name, value) in own.iter().chain(&options.settings) {
         postgres.arg("-c").arg(format!("{name}={value}"));
     }
@@ -243,49 +244,6 @@ fn await_ready(postmaster: &mut Postmaster, pgdata: &Path, address: &Address, lo
         }
         sleep(Duration::from_millis(10));
     }
-}
-
-/// Settings for our load: many small durable commits, bulk inserts, partitions that come and go. Given on the command
-/// line at every start, so that no file of the cluster has to be edited or migrated.
-fn settings(durable: bool, socket_dir: &Path) -> Vec<(String, String)> {
-    let socket_dir = socket_dir.display().to_string();
-    let port = PORT.to_string();
-    let mut settings = vec![
-        ("listen_addresses", ""),
-        ("unix_socket_directories", &socket_dir),
-        ("unix_socket_permissions", "0700"),
-        ("port", &port),
-        ("autovacuum_naptime", "10s"),
-        ("wal_compression", "on"),
-        ("jit", "off"),
-        ("random_page_cost", "1.1"),
-        ("timezone", "UTC"),
-        ("log_timezone", "UTC"),
-        ("logging_collector", "off"),
-        ("log_checkpoints", "off"),
-        ("log_line_prefix", "%m [%p] %a "),
-    ];
-    settings.extend(if durable {
-        [
-            ("shared_buffers", "256MB"),
-            ("max_connections", "100"),
-            ("max_wal_size", "4GB"),
-            ("fsync", "on"),
-            ("synchronous_commit", "on"),
-            ("full_page_writes", "on"),
-        ]
-    } else {
-        // Many test threads share a throw-away cluster, each with a pool of its own.
-        [
-            ("shared_buffers", "32MB"),
-            ("max_connections", "300"),
-            ("max_wal_size", "1GB"),
-            ("fsync", "off"),
-            ("synchronous_commit", "off"),
-            ("full_page_writes", "off"),
-        ]
-    });
-    settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The last lines that the log gained since `from`.

@@ -12,6 +12,7 @@ mod cluster;
 mod directory;
 mod lockfile;
 mod postmaster;
+mod settings;
 mod throwaway;
 
 pub use address::Address;
