@@ -3,6 +3,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo up test lint fmt bench deny install-missing
 
+# Where rustup puts cargo, for shells that have not been told yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
 demo_binaries := --bin chiptided --bin chiptide-agent --bin chiptide --bin chiptide-sim
 
 help: ## Show this list

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what Chiptide needs to be built and run and this machine lacks: a C compiler, make, and a Postgres server with
 # its contrib modules (btree_gist). Names each package before it installs it, asks nothing, and is silent when nothing
-# is missing. It never starts a Postgres of its own: Chiptide runs a private one from the same programs.
+# is missing. Rust itself it only asks for. It never starts a Postgres of its own: Chiptide runs a private one from the same programs.
 set -eu
 
 postgres_min=15
@@ -67,6 +67,7 @@ no_main_cluster() {
     echo 'create_main_cluster = false' | $as_root tee $dropins/chiptide.conf >/dev/null
 }
 
+command -v cargo >/dev/null || die 'Rust is missing, and it is yours to choose from where; see https://rustup.rs'
 command -v cc >/dev/null || install 'a C compiler' gcc libc6-dev
 command -v make >/dev/null || install 'make' make
 if ! has_postgres; then
