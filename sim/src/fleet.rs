@@ -51,16 +51,16 @@ impl Target {
 pub struct FleetArgs {
     #[command(flatten)]
     target: Target,
-    /// How many nodes.
-    #[arg(long, default_value_t = 16)]
-    nodes: usize,
+    /// How many nodes; by default 16, or all there are with `--openb`.
+    #[arg(long)]
+    nodes: Option<usize>,
     /// How many chips each has.
     #[arg(long, default_value_t = 8)]
     chips_per_node: u32,
     /// Product name of the chips.
     #[arg(long, default_value = "NVIDIA H20")]
     product: String,
-    /// The nodes of the openb trace instead (1,213 GPU nodes at most).
+    /// The GPU nodes of the openb trace instead, 1,213 of them.
     #[arg(long)]
     openb: bool,
     /// Longest a process takes to leave a chip, milliseconds.
@@ -71,8 +71,8 @@ pub struct FleetArgs {
 /// `chiptide-sim fleet`.
 pub async fn run(args: FleetArgs) -> anyhow::Result<()> {
     let shapes = match args.openb {
-        true => crate::openb::nodes(args.nodes)?,
-        false => uniform(args.nodes, args.chips_per_node, &args.product),
+        true => crate::openb::nodes(args.nodes.unwrap_or(usize::MAX))?,
+        false => uniform(args.nodes.unwrap_or(16), args.chips_per_node, &args.product),
     };
     let (url, token) = (args.target.url.clone(), args.target.read_token()?);
     let fleet = Fleet::start(shapes, &url, &token, Duration::from_millis(args.teardown_ms))?;

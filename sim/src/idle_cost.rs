@@ -2,9 +2,10 @@
 
 use crate::fleet::{Fleet, TEARDOWN_MAX, uniform};
 use crate::json_file;
-use crate::machine::{Machine, ProcessMemory, cpu_time};
+use crate::machine::{Machine, ProcessMemory, cpu_time, family_cpu_time};
 use crate::own_daemon::OwnDaemon;
 use crate::progress::Progress;
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -42,12 +43,14 @@ pub struct IdleCostReport {
     pub chips: u64,
     /// Seconds measured.
     pub seconds: f64,
-    /// CPU seconds the daemon used meanwhile (its Postgres not included).
+    /// CPU seconds the daemon used meanwhile (its Postgres counts apart).
     pub daemon_cpu_s: f64,
     /// The same, as a share of one core.
     pub daemon_core_share: f64,
     /// Microseconds of the daemon's CPU for each report.
     pub daemon_cpu_us_per_report: f64,
+    /// CPU seconds its Postgres used meanwhile.
+    pub postgres_cpu_s: f64,
     /// Memory of the daemon.
     pub daemon_memory: ProcessMemory,
 }
@@ -60,12 +63,13 @@ pub async fn run(args: IdleCostArgs) -> anyhow::Result<()> {
     fleet.wait_up(&daemon.client()?, &Progress::start("registering nodes", fleet.size() as u64)).await?;
     sleep(SETTLE).await;
     let progress = Progress::start("seconds of idleness", args.seconds);
-    let (start, before) = (Instant::now(), cpu_time(daemon.pid())?);
+    let (start, before, postgres_before) = (Instant::now(), cpu_time(daemon.pid())?, postgres_cpu_time(&daemon)?);
     for second in 0..args.seconds {
         progress.at(second);
         sleep(Duration::from_secs(1)).await;
     }
     let (seconds, used) = (start.elapsed().as_secs_f64(), cpu_time(daemon.pid())?.saturating_sub(before).as_secs_f64());
+    let postgres_cpu_s = postgres_cpu_time(&daemon)?.saturating_sub(postgres_before).as_secs_f64();
     drop(progress);
     let reports = fleet.size() as f64 * seconds / 2.0;
     let report = IdleCostReport {
@@ -76,6 +80,7 @@ pub async fn run(args: IdleCostArgs) -> anyhow::Result<()> {
         daemon_cpu_s: used,
         daemon_core_share: used / seconds,
         daemon_cpu_us_per_report: 1e6 * used / reports.max(1.0),
+        postgres_cpu_s,
         daemon_memory: ProcessMemory::of(daemon.pid())?,
     };
     fleet.stop().await;
@@ -83,10 +88,15 @@ pub async fn run(args: IdleCostArgs) -> anyhow::Result<()> {
     json_file::write(&args.json, &report)
 }
 
+fn postgres_cpu_time(daemon: &OwnDaemon) -> anyhow::Result<Duration> {
+    family_cpu_time(daemon.postgres_pid().context("find the daemon's Postgres")?)
+}
+
 fn table(report: &IdleCostReport) -> comfy_table::Table {
     crate::table::of([
         ("fleet", format!("{} nodes, {} chips, a report every 2 s each", report.nodes, report.chips)),
         ("daemon's CPU", format!("{:.1} % of one core over {:.0} s", 100.0 * report.daemon_core_share, report.seconds)),
+        ("its Postgres's CPU", format!("{:.1} % of one core", 100.0 * report.postgres_cpu_s / report.seconds)),
         ("for each report", format!("{:.0} µs", report.daemon_cpu_us_per_report)),
         ("daemon's memory", format!("{} MiB", report.daemon_memory.resident_mib)),
         ("machine", format!("{} cores ({})", report.machine.cores, report.machine.processor)),

@@ -76,11 +76,36 @@ pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     parse_cpu_time(&text).with_context(|| format!("find the CPU time in {path}"))
 }
 
+/// CPU time of a process and of its children, those included that it has waited for.
+pub fn family_cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for entry in std::fs::read_dir("/proc").context("list processes")?.flatten() {
+        // A process may end between the listing and the reading; then its parent has its time.
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let is_child = || stat_fields(&stat).and_then(|fields| fields.get(1)?.parse::<u32>().ok()) == Some(pid);
+        if entry.file_name().to_str().is_some_and(|name| name == pid.to_string()) {
+            total += ticks(&stat, [11, 12, 13, 14]).unwrap_or_default();
+        } else if is_child() {
+            total += parse_cpu_time(&stat).unwrap_or_default();
+        }
+    }
+    Ok(total)
+}
+
 fn parse_cpu_time(stat: &str) -> Option<Duration> {
-    // The name may hold spaces and brackets; the fields that follow its last bracket do not.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND))
+    ticks(stat, [11, 12])
+}
+
+/// The sum of these fields, counted from the state on, as time.
+fn ticks<const N: usize>(stat: &str, fields: [usize; N]) -> Option<Duration> {
+    let all = stat_fields(stat)?;
+    let each = fields.into_iter().map(|field| all.get(field)?.parse::<u64>().ok());
+    Some(Duration::from_secs_f64(each.sum::<Option<u64>>()? as f64 / TICKS_PER_SECOND))
+}
+
+/// The fields after the name. The name may hold spaces and brackets; what follows its last bracket does not.
+fn stat_fields(stat: &str) -> Option<Vec<&str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace().collect())
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -73,6 +73,11 @@ impl OwnDaemon {
         self.child.id()
     }
 
+    /// The process id of its private Postgres.
+    pub fn postgres_pid(&self) -> Option<u32> {
+        postmasters_below(&self.dir).into_iter().next().and_then(|pid| u32::try_from(pid).ok())
+    }
+
     /// Its log so far.
     pub fn log_path(&self) -> PathBuf {
         self.dir.join("daemon.log")
@@ -201,21 +206,26 @@ fn spawn(binary: &Path, dir: &Path, listen: &str) -> anyhow::Result<Child> {
         .with_context(|| format!("start {}", binary.display()))
 }
 
+/// Every Postgres that runs on a cluster below `dir`.
+fn postmasters_below(dir: &Path) -> Vec<i32> {
+    let below = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let locks = below.chain([dir.to_owned()]).map(|cluster| cluster.join("postmaster.pid"));
+    let pids = locks.filter_map(|lock| std::fs::read_to_string(lock).ok()?.lines().next()?.trim().parse().ok());
+    pids.filter(|pid| *pid > 1 && is_postmaster_below(*pid, dir)).collect()
+}
+
+/// A number in a lock file may be stale and someone else's by now: a postmaster runs inside its own cluster.
+fn is_postmaster_below(pid: i32, dir: &Path) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+}
+
 /// Ends a Postgres that still runs on a cluster below `dir`: the daemon it belonged to is gone.
 fn stop_postgres_below(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    let below = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-    for cluster in below.chain([dir.to_owned()]) {
-        let Ok(lock) = std::fs::read_to_string(cluster.join("postmaster.pid")) else { continue };
-        let Some(pid) = lock.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { continue };
-        // The number may be stale and someone else's by now: a postmaster runs inside its own cluster.
-        let is_its = || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
-        if pid > 1 && is_its() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while is_its() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+    for pid in postmasters_below(dir) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while is_postmaster_below(pid, dir) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -30,6 +30,8 @@ pub use trace::ReplayReport;
 use victims::Victims;
 
 const STEPS: u32 = 6;
+/// How long what the trace itself set in motion may take to come to rest.
+const SETTLE_MAX: Duration = Duration::from_secs(6);
 
 /// Shows Chiptide at work on a production trace, and audits what it did.
 #[derive(Args, Debug)]
@@ -149,7 +151,17 @@ async fn replay(
     done(&format!("submit to lease: {}", report.submit_to_lease));
     let progress = Progress::start("clones of best-effort tasks, to fill the fleet", 0);
     trace::fill(scheduler, lives, tasks, &mut report, &progress).await?;
+    settle(scheduler).await?;
     Ok(report)
+}
+
+/// Waits until nobody is being preempted: the trace's own inference may have taken chips from its training.
+async fn settle(scheduler: &Scheduler) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    while !scheduler.jobs_in("preempting").await.context("look for notices")?.is_empty() && Instant::now() < deadline {
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 async fn audit(daemon: &OwnDaemon, scheduler: &Scheduler) -> anyhow::Result<AuditReport> {
