@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what Chiptide needs to be built and run and this machine lacks: a C compiler, make, and a Postgres server with
-# its contrib modules (btree_gist). Names each package before it installs it, asks nothing, and is silent when nothing
-# is missing. Rust itself it only asks for. It never starts a Postgres of its own: Chiptide runs a private one from the same programs.
+# its contrib modules (btree_gist). Names each package before it installs it, puts no question, and is silent when
+# nothing is missing. Rust it does not install: it says where to get it. It never starts a Postgres: Chiptide runs a
+# private one from the same programs.
 set -eu
 
 postgres_min=15
