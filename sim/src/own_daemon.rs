@@ -89,7 +89,7 @@ impl OwnDaemon {
         &self.dir
     }
 
-    /// Kills it as a power cut would: SIGKILL, nothing flushed, nobody told. Its Postgres is not touched.
+    /// Kills it as the kernel would that is out of memory: SIGKILL, nothing flushed, nobody told.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().context("kill chiptided")?;
         self.child.wait().context("wait for chiptided")?;
@@ -208,8 +208,9 @@ fn spawn(binary: &Path, dir: &Path, listen: &str) -> anyhow::Result<Child> {
 
 /// Every Postgres that runs on a cluster below `dir`.
 fn postmasters_below(dir: &Path) -> Vec<i32> {
-    let below = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let locks = below.chain([dir.to_owned()]).map(|cluster| cluster.join("postmaster.pid"));
+    let inside = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let two_deep = inside(dir).flat_map(|inner| inside(&inner).chain([inner.clone()]).collect::<Vec<_>>());
+    let locks = two_deep.map(|cluster| cluster.join("postmaster.pid"));
     let pids = locks.filter_map(|lock| std::fs::read_to_string(lock).ok()?.lines().next()?.trim().parse().ok());
     pids.filter(|pid| *pid > 1 && is_postmaster_below(*pid, dir)).collect()
 }
