@@ -6,7 +6,7 @@ use chiptide_agent::nvml::{self, NvmlOptions};
 use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, host};
 use chiptide_api::Client;
 use clap::Parser;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -131,7 +131,8 @@ async fn print(mut readings: watch::Receiver<NodeReading>, watch: bool) -> anyho
 fn log_to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let log = log.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
     match format {
         LogFormat::Human => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

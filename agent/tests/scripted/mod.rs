@@ -13,6 +13,7 @@ use chiptide_api::node::{
 };
 use chiptide_api::{Client, Problem};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -37,19 +38,65 @@ struct Script {
     refuse_reports: Mutex<Vec<(u16, &'static str)>>,
 }
 
-/// The scripted daemon and the one node that talks to it.
-pub(crate) struct World {
+/// The scripted daemon.
+pub(crate) struct Daemon {
+    pub(crate) url: String,
     script: Arc<Script>,
     heard: mpsc::UnboundedReceiver<Heard>,
+}
+
+/// The scripted daemon and a scripted node that talks to it.
+pub(crate) struct World {
+    daemon: Daemon,
     pub(crate) readings: watch::Sender<NodeReading>,
     /// The orders as a scripted source would follow them.
     pub(crate) followed: watch::Receiver<OrdersView>,
     _stop: watch::Sender<bool>,
 }
 
+impl Deref for World {
+    type Target = Daemon;
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+}
+
 impl World {
     /// A node with these chips, whose daemon asks for a report every `report_every`.
     pub(crate) async fn start(report_every: &str, chips: Vec<ChipNow>) -> World {
+        let daemon = Daemon::start(report_every).await;
+        let (readings, newest) = watch::channel(reading(chips));
+        let config =
+            NodeConfig { node: "n1".into(), boot_id: "boot".into(), cpu_milli: 64_000, ..NodeConfig::default() };
+        let agent = Agent::new(config, Client::new(&daemon.url, "token").expect("a client"), newest);
+        let followed = agent.orders();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(agent.run(stopped));
+        World { daemon, readings, followed, _stop: stop }
+    }
+
+    /// Gives new orders and waits until the agent has them.
+    pub(crate) async fn order(&mut self, revision: &str, leases: Vec<LeaseOrder>, vacate: Vec<VacateOrder>) {
+        self.give(revision, leases, vacate);
+        let seen = timeout(BOUND, self.followed.wait_for(|orders| orders.revision == revision)).await;
+        seen.expect("in time").expect("the agent lives");
+    }
+
+    /// The source samples: these chips, now.
+    pub(crate) fn sample(&self, chips: Vec<ChipNow>) {
+        self.readings.send_replace(reading(chips));
+    }
+}
+
+impl Daemon {
+    /// A daemon that asks for a report every `report_every`.
+    pub(crate) async fn start(report_every: &str) -> Daemon {
         let (heard_tx, heard) = mpsc::unbounded_channel();
         let script = Arc::new(Script {
             report_every: report_every.parse().expect("a duration"),
@@ -66,14 +113,12 @@ impl World {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let (readings, newest) = watch::channel(reading(chips));
-        let config =
-            NodeConfig { node: "n1".into(), boot_id: "boot".into(), cpu_milli: 64_000, ..NodeConfig::default() };
-        let agent = Agent::new(config, Client::new(&url, "token").expect("a client"), newest);
-        let followed = agent.orders();
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(agent.run(stopped));
-        World { script, heard, readings, followed, _stop: stop }
+        Daemon { url, script, heard }
+    }
+
+    /// Gives new orders.
+    pub(crate) fn give(&self, revision: &str, leases: Vec<LeaseOrder>, vacate: Vec<VacateOrder>) {
+        self.script.orders.send_replace(OrdersView { revision: revision.into(), leases, vacate });
     }
 
     /// The next thing the daemon hears.
@@ -98,18 +143,6 @@ impl World {
                 _ => {}
             }
         }
-    }
-
-    /// Gives new orders and waits until the agent has them.
-    pub(crate) async fn order(&mut self, revision: &str, leases: Vec<LeaseOrder>, vacate: Vec<VacateOrder>) {
-        self.script.orders.send_replace(OrdersView { revision: revision.into(), leases, vacate });
-        let seen = timeout(BOUND, self.followed.wait_for(|orders| orders.revision == revision)).await;
-        seen.expect("in time").expect("the agent lives");
-    }
-
-    /// The source samples: these chips, now.
-    pub(crate) fn sample(&self, chips: Vec<ChipNow>) {
-        self.readings.send_replace(reading(chips));
     }
 
     /// The daemon forgets the session.
