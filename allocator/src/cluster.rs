@@ -115,6 +115,16 @@ impl Cluster {
         self.nodes_by_id.get(id).map(|&ix| &self.fleet.nodes[ix])
     }
 
+    /// A node with its index.
+    pub fn node_at(&self, id: &NodeId) -> Option<(NodeIx, &Node)> {
+        self.nodes_by_id.get(id).map(|&ix| (ix, &self.fleet.nodes[ix]))
+    }
+
+    /// A chip with its index.
+    pub fn chip_at(&self, id: &ChipId) -> Option<(ChipIx, &Chip)> {
+        self.chips_by_id.get(id).map(|&ix| (ix, &self.fleet.chips[ix]))
+    }
+
     /// A chip by id.
     pub fn chip(&self, id: &ChipId) -> Option<&Chip> {
         self.chips_by_id.get(id).map(|&ix| &self.fleet.chips[ix])

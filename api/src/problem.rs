@@ -23,9 +23,6 @@ pub struct Problem {
     /// The field at fault, as a path into the body (`jobs[3].replicas`) or the name of a parameter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The request's id, to find it in the daemon's log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
 }
 
 impl fmt::Display for Problem {

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! `chiptided`: leads the cluster. Routes bring commands in; the round loop decides, commits and answers; the store is
+//! Postgres. Nothing is acknowledged that is not committed.
+//!
+//! This crate decides nothing: that is `chiptide-allocator`.
+
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod leading;
+pub mod metrics;
+pub mod orders;
+pub mod render;
+pub mod rounds;
+pub mod routes;
+pub mod serve;
+pub mod store;
+pub mod telemetry;
+pub mod watchers;

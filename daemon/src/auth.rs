@@ -1,0 +1,77 @@
+//! Bearer tokens: `chiptide_<id>_<secret>`. The id finds the row, the secret is compared by hash in constant time.
+
+use crate::store::{Store, StoreError, tokens};
+use anyhow::Context;
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use subtle::ConstantTimeEq;
+
+const PREFIX: &str = "chiptide";
+
+/// Who a request comes from: the public part of its token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Principal(pub String);
+
+/// The tokens that open the door.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    hashes: RwLock<FxHashMap<String, Vec<u8>>>,
+}
+
+impl Tokens {
+    /// Reads every token from the database.
+    pub async fn load(store: &Store) -> Result<Tokens, StoreError> {
+        let rows = tokens::load(&store.reader).await?;
+        Ok(Tokens { hashes: RwLock::new(rows.into_iter().map(|row| (row.id, row.secret_sha256)).collect()) })
+    }
+
+    /// Whose token this is, if it is one.
+    pub fn principal(&self, token: &str) -> Option<Principal> {
+        let (id, secret) = token.strip_prefix(PREFIX)?.strip_prefix('_')?.split_once('_')?;
+        let wanted = self.hashes.read().get(id)?.clone();
+        let is_it = bool::from(hash(secret).as_slice().ct_eq(&wanted));
+        is_it.then(|| Principal(id.to_owned()))
+    }
+
+    /// Makes sure there is an admin token its owner can use: with a file, one that the file holds; without, one printed
+    /// at the first start. Returns a newly made token, to be shown once.
+    pub async fn ensure_admin(&self, store: &Store, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+        let on_file = file.and_then(|file| std::fs::read_to_string(file).ok());
+        if on_file.is_some_and(|token| self.principal(token.trim()).is_some()) {
+            return Ok(None);
+        }
+        if file.is_none() && !self.hashes.read().is_empty() {
+            return Ok(None);
+        }
+        let (id, secret) = (random_hex(6), random_hex(32));
+        let token = format!("{PREFIX}_{id}_{secret}");
+        if let Some(file) = file {
+            write_private(file, &token).with_context(|| format!("write the admin token to {}", file.display()))?;
+        }
+        let hashed = hash(&secret);
+        tokens::insert_admin(&store.writer, &id, &hashed).await.context("store the admin token")?;
+        self.hashes.write().insert(id, hashed);
+        Ok(Some(token))
+    }
+}
+
+fn hash(secret: &str) -> Vec<u8> {
+    Sha256::digest(secret.as_bytes()).to_vec()
+}
+
+fn random_hex(bytes: usize) -> String {
+    (0..bytes).map(|_| format!("{:02x}", rand::random::<u8>())).collect()
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let draft = file.with_extension("new");
+    let mut out = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+    writeln!(out, "{text}")?;
+    out.sync_all()?;
+    std::fs::rename(&draft, file)
+}

@@ -1,0 +1,217 @@
+//! Configuration: embedded defaults ← file ← `CHIPTIDE_*` environment ← flags. A wrong key or value names itself.
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Leases accelerator chips between training jobs and real-time inference.
+#[derive(Debug, Parser)]
+#[command(name = "chiptided", version)]
+pub struct Flags {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the daemon keeps its own files, and the private Postgres if it runs one.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to serve on; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Postgres 15 or newer; without it a private cluster is run in the data directory.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Keep an admin token in this file, made if need be.
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Print the configuration in effect and exit.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// The configuration in effect.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address to serve on.
+    pub listen: SocketAddr,
+    /// The daemon's own files; empty means the platform's default.
+    pub data_dir: PathBuf,
+    /// Postgres; empty means a private cluster.
+    pub database_url: String,
+    /// Where to keep an admin token; empty means nowhere: it is printed once.
+    pub admin_token_file: PathBuf,
+    /// Where the Postgres binaries are; empty means to search.
+    pub postgres_bin_dir: PathBuf,
+    /// Most commands that may wait for a round.
+    pub round_queue: usize,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What is expected of agents.
+    pub agents: Agents,
+}
+
+/// Logging.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A tracing filter.
+    pub filter: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Readable lines.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is expected of agents.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    /// How often they report.
+    #[serde(with = "span")]
+    pub report_every: Duration,
+    /// After how long without a report a node is silent and its chips unknown.
+    #[serde(with = "span")]
+    pub silent_after: Duration,
+}
+
+/// Durations are written `"2s"`.
+mod span {
+    use chiptide_model::Millis;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&Millis(span.as_millis() as u64))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        Millis::deserialize(d).map(|span| Duration::from_millis(span.0))
+    }
+}
+
+impl Config {
+    /// Puts the layers together.
+    pub fn load(flags: &Flags) -> anyhow::Result<Config> {
+        let mut builder =
+            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if let Some(file) = &flags.config {
+            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            check_layer(&text).with_context(|| format!("in {}", file.display()))?;
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        let ours =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let ours = ours.filter(|(name, _)| !belongs_to_others(name)).collect();
+        builder = builder.add_source(
+            config::Environment::with_prefix("CHIPTIDE")
+                .prefix_separator("_")
+                .separator("__")
+                .try_parsing(true)
+                .source(Some(ours)),
+        );
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        builder = builder
+            .set_override_option("listen", flags.listen.map(|listen| listen.to_string()))?
+            .set_override_option("data_dir", flags.data_dir.as_deref().map(text))?
+            .set_override_option("database_url", flags.database_url.clone())?
+            .set_override_option("admin_token_file", flags.admin_token_file.as_deref().map(text))?;
+        let merged = builder.build().context("read the configuration")?;
+        let config: Config = serde_path_to_error::deserialize(merged)
+            .map_err(|error| anyhow::anyhow!("configuration key {:?}: {}", error.path().to_string(), error.inner()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.agents.report_every < Duration::from_millis(100) {
+            bail!("configuration key \"agents.report_every\": must be at least 100ms");
+        }
+        if self.agents.silent_after < self.agents.report_every * 2 {
+            bail!("configuration key \"agents.silent_after\": must be at least twice agents.report_every");
+        }
+        if self.round_queue == 0 {
+            bail!("configuration key \"round_queue\": must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// The data directory in effect.
+    pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        if !self.data_dir.as_os_str().is_empty() {
+            return std::path::absolute(&self.data_dir).context("resolve data_dir");
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok("/var/lib/chiptide".into());
+        }
+        let home = std::env::var_os("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
+        Ok(home.context("neither data_dir nor HOME is set")?.join("chiptide"))
+    }
+}
+
+/// Variables of the command line and the agent, which share our prefix.
+fn belongs_to_others(name: &str) -> bool {
+    matches!(name, "CHIPTIDE_URL" | "CHIPTIDE_TOKEN" | "CHIPTIDE_TOKEN_FILE" | "CHIPTIDE_FAKE_NVML")
+        || name.starts_with("CHIPTIDE_AGENT_")
+}
+
+/// Finds a key in a file that no layer knows, so that the message can name the file.
+fn check_layer(text: &str) -> anyhow::Result<()> {
+    let layer: toml::Table = toml::from_str(text)?;
+    let known: toml::Table = toml::from_str(DEFAULTS).expect("the embedded defaults are TOML, a test reads them");
+    unknown_key(&layer, &known, "").map_or(Ok(()), |key| bail!("unknown configuration key {key:?}"))
+}
+
+fn unknown_key(layer: &toml::Table, known: &toml::Table, prefix: &str) -> Option<String> {
+    layer.iter().find_map(|(key, value)| match (value, known.get(key)) {
+        (_, None) => Some(format!("{prefix}{key}")),
+        (toml::Value::Table(layer), Some(toml::Value::Table(known))) => {
+            unknown_key(layer, known, &format!("{prefix}{key}."))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str) -> anyhow::Result<Config> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("chiptided.toml");
+        std::fs::write(&path, file).expect("written");
+        Config::load(&Flags::parse_from(["chiptided", "--config", path.to_str().expect("UTF-8")]))
+    }
+
+    #[test]
+    fn a_file_overrides_the_defaults_and_flags_the_file() {
+        let config = load("listen = \"127.0.0.1:9\"\n[agents]\nreport_every = \"1s\"").expect("valid");
+        assert_eq!(config.agents.report_every, Duration::from_secs(1));
+        assert_eq!(config.listen.port(), 9);
+        let flags = Flags::parse_from(["chiptided", "--listen", "127.0.0.1:8"]);
+        assert_eq!(Config::load(&flags).expect("valid").listen.port(), 8);
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_names_itself_and_the_file() {
+        let wrong_key = format!("{:#}", load("[agents]\nreport_evry = \"1s\"").expect_err("refused"));
+        assert!(wrong_key.contains("agents.report_evry") && wrong_key.contains("chiptided.toml"), "{wrong_key}");
+        let wrong_value = format!("{:#}", load("[agents]\nreport_every = \"soon\"").expect_err("refused"));
+        assert!(wrong_value.contains("agents.report_every") && wrong_value.contains("soon"), "{wrong_value}");
+    }
+}

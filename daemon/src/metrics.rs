@@ -1,0 +1,89 @@
+//! What the daemon counts. Names are here and nowhere else; labels are bounded.
+
+use chiptide_model::Event;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use std::time::Duration;
+
+const ROUNDS: &str = "chiptide_rounds_total";
+const ROUND_COMMANDS: &str = "chiptide_round_commands_total";
+const ROUND_FAILURES: &str = "chiptide_round_failures_total";
+const ROUND_DECIDE: &str = "chiptide_round_decide_seconds";
+const ROUND_COMMIT: &str = "chiptide_round_commit_seconds";
+const VIOLATIONS: &str = "chiptide_invariant_violations_total";
+const EVENTS: &str = "chiptide_events_total";
+const HTTP: &str = "chiptide_http_requests_total";
+const REPORTS_IGNORED: &str = "chiptide_reports_ignored_total";
+const JOBS: &str = "chiptide_jobs";
+const CHIPS: &str = "chiptide_chips";
+
+/// Installs the recorder. Once a process.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let buckets = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+    let handle = PrometheusBuilder::new().set_buckets(&buckets)?.install_recorder()?;
+    describe_counter!(ROUNDS, "Rounds decided");
+    describe_counter!(ROUND_COMMANDS, "Commands handled by rounds");
+    describe_counter!(ROUND_FAILURES, "Rounds dropped because their commit failed");
+    describe_histogram!(ROUND_DECIDE, "Time to decide a round, in seconds");
+    describe_histogram!(ROUND_COMMIT, "Time to commit and apply a round, in seconds");
+    describe_counter!(VIOLATIONS, "Broken invariants found by the recount; any is a bug");
+    describe_counter!(EVENTS, "Events committed, by kind");
+    describe_counter!(HTTP, "HTTP answers, by route, method and status");
+    describe_counter!(REPORTS_IGNORED, "Agent reports ignored, by reason");
+    describe_gauge!(JOBS, "Live jobs, by state");
+    describe_gauge!(CHIPS, "Chips, by state");
+    metrics_process::Collector::default().describe();
+    Ok(handle)
+}
+
+/// A round was decided.
+pub fn round_decided(took: Duration, commands: usize, events: &[Event]) {
+    counter!(ROUNDS).increment(1);
+    counter!(ROUND_COMMANDS).increment(commands as u64);
+    histogram!(ROUND_DECIDE).record(took);
+    for event in events {
+        counter!(EVENTS, "kind" => event.kind()).increment(1);
+    }
+}
+
+/// A round was committed.
+pub fn round_committed(took: Duration) {
+    histogram!(ROUND_COMMIT).record(took);
+}
+
+/// A round was dropped.
+pub fn round_failed() {
+    counter!(ROUND_FAILURES).increment(1);
+}
+
+/// The recount found broken invariants.
+pub fn violations(found: usize) {
+    counter!(VIOLATIONS).increment(found as u64);
+}
+
+/// A request was answered.
+pub fn answered(route: &str, method: &str, status: u16) {
+    counter!(HTTP, "route" => route.to_owned(), "method" => method.to_owned(), "code" => status.to_string())
+        .increment(1);
+}
+
+/// A report was ignored: it was older than one already seen.
+pub fn report_ignored() {
+    counter!(REPORTS_IGNORED, "reason" => "old_seq").increment(1);
+}
+
+/// Sets the gauges that are counted on demand.
+pub fn observe(cluster: &chiptide_allocator::Cluster) {
+    let mut jobs = [("pending", 0u32), ("leased", 0), ("running", 0), ("preempting", 0)];
+    for job in cluster.jobs() {
+        jobs.iter_mut().filter(|(state, _)| *state == job.state.as_str()).for_each(|(_, count)| *count += 1);
+    }
+    let mut chips = [("free", 0u32), ("held", 0), ("reclaiming", 0), ("quarantined", 0), ("unknown", 0)];
+    for chip in &cluster.fleet.chips {
+        let state = chip.state(&cluster.fleet.nodes[chip.node]).to_string();
+        chips.iter_mut().filter(|(known, _)| *known == state).for_each(|(_, count)| *count += 1);
+    }
+    jobs.iter().for_each(|(state, count)| gauge!(JOBS, "state" => *state).set(*count));
+    chips.iter().for_each(|(state, count)| gauge!(CHIPS, "state" => *state).set(*count));
+    metrics_process::Collector::default().collect();
+}

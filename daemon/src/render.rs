@@ -1,0 +1,174 @@
+//! The cluster as the wire shows it: jobs, chips, nodes, reasons, and the answer to each command of a round.
+
+use crate::telemetry::Telemetry;
+use chiptide_allocator::explain::Shortage;
+use chiptide_allocator::fleet::{Chip, Node};
+use chiptide_allocator::{Cluster, Reason, explain};
+use chiptide_api::chip::{ChipView, HolderView};
+use chiptide_api::job::{JobBody, JobView, PromiseView};
+use chiptide_api::lease::LeaseView;
+use chiptide_api::node::NodeView;
+use chiptide_api::reason::Reason as ReasonView;
+use chiptide_api::time::to_utc;
+use chiptide_model::{ChipState, Health, Job, JobState, Outcome, SLOTS_PER_CHIP};
+use std::collections::BTreeSet;
+
+/// A job, live or over.
+pub fn job(cluster: &Cluster, job: &Job) -> JobView {
+    let reasons = explain(cluster, job);
+    let promise = reasons.iter().find_map(|reason| match reason {
+        Reason::AwaitingVacancy { chips, waiting_for, deadline } => Some(PromiseView {
+            chips: u32::try_from(*chips).unwrap_or(u32::MAX),
+            waiting_for: u32::try_from(*waiting_for).unwrap_or(u32::MAX),
+            deadline: to_utc(*deadline),
+        }),
+        _ => None,
+    });
+    JobView {
+        id: job.id.0,
+        state: job.state.as_str().into(),
+        reason: match &job.state {
+            JobState::Ended(Outcome::Failed { reason }) => Some(reason.clone()),
+            _ => None,
+        },
+        reasons: reasons.iter().map(reason_view).collect(),
+        promise,
+        deadline: match &job.state {
+            JobState::Preempting { deadline, .. } => Some(to_utc(*deadline)),
+            _ => None,
+        },
+        lease: job.state.lease().and_then(|lease| cluster.lease(lease)).map(LeaseView::of),
+        attempt: job.attempt,
+        preemptions: job.preemptions,
+        submitted_at: to_utc(job.submitted_at),
+        changed_at: to_utc(job.changed_at),
+        revision: job.revision,
+        priority: job.spec.priority,
+        spec: JobBody::of(&job.spec),
+    }
+}
+
+fn reason_view(reason: &Reason) -> ReasonView {
+    let plain = |code: &str, message: String| ReasonView {
+        code: code.into(),
+        device_class: None,
+        requested: None,
+        available: None,
+        shortfall: None,
+        message,
+    };
+    let short = |code: &str, shortage: &Shortage, message: String| ReasonView {
+        requested: Some(shortage.requested),
+        available: Some(shortage.available),
+        shortfall: Some(shortage.shortfall()),
+        ..plain(code, message)
+    };
+    match reason {
+        Reason::AwaitingVacancy { chips, waiting_for, .. } => plain(
+            "awaiting_vacancy",
+            format!("{chips} chips are promised; {waiting_for} of them are still being vacated"),
+        ),
+        Reason::NoSuchClass(class) => ReasonView {
+            device_class: Some(class.to_string()),
+            ..plain("no_such_class", format!("the fleet has no chip of class {class}"))
+        },
+        Reason::NeverFits(s) => short(
+            "never_fits",
+            s,
+            format!("the whole fleet would hold {} of {} replicas if it were empty", s.available, s.requested),
+        ),
+        Reason::InsufficientChips(s) => {
+            short("insufficient_chips", s, format!("{} chips are needed, {} are free", s.requested, s.available))
+        }
+        Reason::Fragmented(s) => short(
+            "fragmented",
+            s,
+            format!("enough chips are free, but together they hold only {} of {} replicas", s.available, s.requested),
+        ),
+        Reason::InsufficientCpu(s) => short(
+            "insufficient_cpu",
+            s,
+            format!("{} of {} replicas find chips and CPU on one node", s.available, s.requested),
+        ),
+        Reason::InsufficientMemory(s) => short(
+            "insufficient_memory",
+            s,
+            format!("{} of {} replicas find chips and memory on one node", s.available, s.requested),
+        ),
+        Reason::Topology => plain("topology", "there is room, but not in one place as the job requires".into()),
+        Reason::NodesUnknown { chips } => ReasonView {
+            available: Some(*chips),
+            ..plain("nodes_unknown", format!("{chips} chips are on nodes that do not report"))
+        },
+        Reason::NextRound => plain("next_round", "nothing is in the way; the next round serves it".into()),
+    }
+}
+
+/// A chip with its newest reading.
+pub fn chip(node: &Node, chip: &Chip, telemetry: &Telemetry) -> ChipView {
+    let state = chip.state(node);
+    let (health, fault) = match &chip.health {
+        Health::Healthy => ("healthy", None),
+        Health::Unreadable { detail } => ("unreadable", Some(detail.clone())),
+        Health::Unhealthy { detail } => ("unhealthy", Some(detail.clone())),
+    };
+    ChipView {
+        id: chip.facts.id.to_string(),
+        node: node.id.to_string(),
+        device_class: chip.facts.class.to_string(),
+        product: chip.facts.product.clone(),
+        memory_mib: chip.facts.memory_mib,
+        state: state.to_string(),
+        reason: match &state {
+            ChipState::Quarantined(quarantine) => Some(quarantine.to_string()),
+            _ => fault,
+        },
+        unknown_since: node.unknown_since.map(to_utc),
+        health: health.into(),
+        lease_epoch: chip.epoch,
+        free_slots: if chip.in_service() && node.unknown_since.is_none() { chip.free_slots() } else { 0 },
+        holders: chip
+            .holds
+            .iter()
+            .map(|hold| HolderView {
+                lease: hold.lease.0,
+                job: hold.job.0,
+                slots: hold.slots.iter().map(|slots| slots.count()).sum(),
+                epoch: hold.epoch,
+                reclaiming: hold.vacate_by.is_some(),
+            })
+            .collect(),
+        promised_to: chip.claims.first().map(|(job, _)| job.0),
+        serial: chip.facts.serial.clone(),
+        pci_bus_id: chip.facts.pci_bus_id.clone(),
+        numa_node: chip.facts.numa_node,
+        link_peers: chip.facts.link_peers.iter().map(ToString::to_string).collect(),
+        // A chip that cannot be read has no reading worth showing.
+        reading: telemetry.reading(&node.id, chip.facts.id.as_str()).filter(|_| health != "unreadable"),
+    }
+}
+
+/// A node.
+pub fn node(cluster: &Cluster, node: &Node, telemetry: &Telemetry) -> NodeView {
+    let chips = || node.chips.iter().map(|&ix| &cluster.fleet.chips[ix]);
+    let free = |chip: &&Chip| chip.in_service() && chip.free_slots() == SLOTS_PER_CHIP;
+    let known = node.unknown_since.is_none();
+    let classes: BTreeSet<String> = chips().map(|chip| chip.facts.class.to_string()).collect();
+    NodeView {
+        id: node.id.to_string(),
+        state: if known { "up" } else { "unknown" }.into(),
+        unknown_since: node.unknown_since.map(to_utc),
+        reported_at: telemetry.reported_at(&node.id).map(to_utc),
+        rack: node.facts.rack.clone(),
+        labels: node.facts.labels.clone(),
+        agent_version: node.facts.agent_version.clone(),
+        driver_version: node.facts.driver_version.clone(),
+        cpu_milli: node.facts.cpu_milli,
+        cpu_milli_free: node.cpu_free,
+        memory_mib: node.facts.memory_mib,
+        memory_mib_free: node.memory_free,
+        chips: u32::try_from(node.chips.len()).unwrap_or(u32::MAX),
+        chips_free: if known { u32::try_from(chips().filter(free).count()).unwrap_or(u32::MAX) } else { 0 },
+        device_classes: classes.into_iter().collect(),
+    }
+}

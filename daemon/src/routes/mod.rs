@@ -1,0 +1,147 @@
+//! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
+
+mod chips;
+mod extract;
+mod health;
+mod jobs;
+mod leases;
+mod nodes;
+pub mod problem;
+mod registration;
+
+use crate::app::App;
+use crate::auth::Principal;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::PrometheusHandle;
+use problem::Refused;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Largest body of any request, bytes: a list of 1,000 jobs with room to spare.
+pub const BODY_MAX: usize = 4 * 1024 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Chiptide", description = "Leases accelerator chips between training jobs and real-time inference. Errors are RFC 9457 problems with a stable `code`; times are RFC 3339 in UTC; durations are strings such as \"90s\".", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    modifiers(&Bearer),
+    security(("bearer" = [])),
+    tags(
+        (name = "jobs", description = "Submit work and follow it."),
+        (name = "leases", description = "The right to use chips."),
+        (name = "nodes", description = "Machines with chips."),
+        (name = "chips", description = "Who holds what."),
+        (name = "agents", description = "What a node's agent calls."),
+        (name = "health", description = "Whether the daemon lives and serves.")
+    )
+)]
+struct Contract;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// Every route with its description: what is served and what `api.yaml` says cannot differ.
+fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Contract::openapi())
+        .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::done))
+        .routes(routes!(leases::list))
+        .routes(routes!(leases::get))
+        .routes(routes!(leases::renew))
+        .routes(routes!(leases::release))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::get))
+        .routes(routes!(nodes::register))
+        .routes(routes!(nodes::report_in))
+        .routes(routes!(nodes::get_orders))
+        .routes(routes!(chips::list))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::version))
+        .routes(routes!(health::metrics))
+        .split_for_parts()
+}
+
+/// The contract as YAML: the text of `api.yaml`.
+pub fn api_yaml() -> String {
+    routes().1.to_yaml().expect("a document of string keys is always YAML")
+}
+
+/// The whole service.
+pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
+    let (router, openapi) = routes();
+    let contract = axum::Json(openapi);
+    let router = router
+        .route("/v1/openapi.json", axum::routing::get(async move || contract.clone()))
+        .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
+        .method_not_allowed_fallback(async || Refused::method_not_allowed())
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(app.clone(), authenticate))
+        .layer(from_fn(count));
+    let router = match metrics {
+        Some(handle) => router.layer(axum::Extension(handle)),
+        None => router,
+    };
+    router
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            tracing::error!("a handler panicked");
+            Refused::internal("the request hit a bug; it is logged").into_response()
+        }))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(app)
+}
+
+/// Lets nobody in without a token, but for health.
+async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if matches!(path, "/healthz" | "/readyz") {
+        return next.run(request).await;
+    }
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token =
+        header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some(principal) = token.and_then(|(_, token)| app.tokens.principal(token.trim())) else {
+        return Refused::unauthorized().into_response();
+    };
+    if !app.shared.is_ready() && path.starts_with("/v1/") {
+        return Refused::unavailable("the daemon is reading the cluster; try again in a moment").into_response();
+    }
+    request.extensions_mut().insert::<Principal>(principal);
+    next.run(request).await
+}
+
+/// Counts answers by route.
+async fn count(route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let method = match request.method().as_str() {
+        known @ ("GET" | "POST" | "PUT" | "DELETE" | "PATCH" | "HEAD" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    crate::metrics::answered(route, &method, response.status().as_u16());
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(route, method, "answered 500");
+    }
+    response
+}
+
+/// A cursor over an indexed list: the index to go on from.
+fn index_cursor(cursor: Option<&str>) -> Result<usize, Refused> {
+    cursor.map_or(Ok(0), str::parse).map_err(|_| Refused::invalid_parameter("cursor", "is not a cursor of this list"))
+}

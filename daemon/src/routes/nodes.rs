@@ -1,0 +1,223 @@
+//! `/v1/nodes`: agents register, report and fetch their orders; people look.
+
+use super::extract::{Body, Id, Mutation, Params, limit_of, wait_of};
+use super::problem::{Answer, Refused};
+use super::registration;
+use crate::app::App;
+use crate::{metrics, orders, render};
+use axum::Json;
+use axum::extract::State;
+use chiptide_allocator::{Command, Report, report};
+use chiptide_api::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use chiptide_api::page::Page;
+use chiptide_api::problem::{Invalid, Problem};
+use chiptide_model::{ChipId, LeaseId, NodeId, SessionId};
+use serde::Deserialize;
+use std::time::Instant;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+/// Registers an agent and everything its node has; answers the session it reports under. A new boot id ends the leases
+/// that ran on the node; the same boot id means that only the agent restarted.
+#[utoipa::path(post, path = "/v1/nodes/{id}/register", tag = "agents", operation_id = "registerNode",
+    params(("id" = String, Path, description = "The node's name."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer.")),
+    request_body = RegisterBody,
+    responses((status = 200, description = "Registered.", body = RegisterView),
+        (status = "4XX", description = "Not registered; nothing changed.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn register(
+    State(app): State<App>,
+    Id(node): Id<NodeId>,
+    mutation: Mutation,
+    body: Body<RegisterBody>,
+) -> Result<Answer, Refused> {
+    let session = SessionId(Uuid::new_v4());
+    let (facts, chips, boot_id) = registration::parse(body.value).map_err(Refused::invalid)?;
+    let command = Command::Register { node: node.clone(), session, boot_id, facts, chips };
+    let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await?;
+    if answer.status == 200 && !answer.replayed {
+        app.shared.telemetry.registered(&node, session, app.shared.now(), Instant::now());
+    }
+    Ok(answer)
+}
+
+/// Takes a report in. Readings go to the latest-value table; only what changes a decision waits for a commit. The answer
+/// carries the node's orders when they are newer than `orders_seen`.
+#[utoipa::path(post, path = "/v1/nodes/{id}/report", tag = "agents", operation_id = "reportNode",
+    params(("id" = String, Path, description = "The node's name."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Reports are repeatable by session and sequence number; a key adds a check that the body is the same.")),
+    request_body = ReportBody,
+    responses((status = 200, description = "Taken in, or ignored as old.", body = ReportView),
+        (status = "4XX", description = "Refused; nothing changed.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn report_in(
+    State(app): State<App>,
+    Id(node): Id<NodeId>,
+    mutation: Mutation,
+    body: Body<ReportBody>,
+) -> Result<Json<ReportView>, Refused> {
+    let key = mutation.key(&body.raw);
+    let report = body.value;
+    let parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
+    check_session(&app, &node, &report)?;
+    let accepted = app.shared.telemetry.accept(&node, &report, app.shared.now(), Instant::now());
+    if !accepted {
+        metrics::report_ignored();
+    }
+    let news = if accepted { report::news(&app.shared.cluster(), parsed) } else { None };
+    let command = match (news, &key) {
+        (Some(news), _) => Some(Command::Report(news)),
+        (None, Some(_)) => Some(Command::Nothing),
+        (None, None) => None,
+    };
+    if let Some(command) = command {
+        let answer = app.rounds.submit(command, false, key).await?;
+        if answer.status != 200 {
+            return Err(if answer.status == 409 && answer.body.contains("idempotency_key_reused") {
+                Refused::key_reused()
+            } else {
+                Refused::stale_session(node.as_str())
+            });
+        }
+    }
+    let cluster = app.shared.cluster();
+    let state = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
+    let is_news = report.orders_seen.as_ref().is_none_or(|seen| *seen != orders::revision(&cluster, state));
+    Ok(Json(ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state)) }))
+}
+
+fn check_session(app: &App, node: &NodeId, report: &ReportBody) -> Result<(), Refused> {
+    let cluster = app.shared.cluster();
+    let known = cluster.node(node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
+    if known.session.0 != report.session || known.boot_id != report.boot_id {
+        return Err(Refused::stale_session(node.as_str()));
+    }
+    let foreign = report.chips.iter().position(|chip| {
+        let owner = cluster.chip(&match ChipId::new(&chip.id) {
+            Ok(id) => id,
+            Err(_) => return true,
+        });
+        owner.is_none_or(|owner| cluster.fleet.nodes[owner.node].id != *node)
+    });
+    match foreign {
+        None => Ok(()),
+        Some(index) => {
+            let detail = "the chip was not registered by this node";
+            Err(Refused::invalid(Invalid::new("unknown_chip", format!("chips[{index}].id"), detail)))
+        }
+    }
+}
+
+fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
+    let chip_id = |field: String, id: &str| {
+        ChipId::new(id).map_err(|error| Invalid::new("invalid_field", field, error.to_string()))
+    };
+    let mut health = Vec::with_capacity(body.chips.len());
+    for (index, chip) in body.chips.iter().enumerate() {
+        let id = chip_id(format!("chips[{index}].id"), &chip.id)?;
+        if health.iter().any(|(known, _)| *known == id) {
+            return Err(Invalid::new("duplicate_chip", format!("chips[{index}].id"), "the chip is listed twice"));
+        }
+        health.push((id, registration::health(&chip.health)));
+    }
+    let vacant = body.vacant.iter().enumerate().map(|(index, vacant)| {
+        let id = chip_id(format!("vacant[{index}].chip"), &vacant.chip)?;
+        Ok((id, LeaseId(vacant.lease), vacant.epoch))
+    });
+    Ok(Report {
+        node: node.clone(),
+        session: SessionId(body.session),
+        health,
+        confirmed: body.confirmed.iter().map(|lease| LeaseId(*lease)).collect(),
+        vacant: vacant.collect::<Result<_, Invalid>>()?,
+    })
+}
+
+/// How to wait for orders.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrdersParams {
+    /// The session from registration.
+    session: Uuid,
+    /// The revision already seen; waits until the orders differ from it.
+    after: Option<String>,
+    /// Wait so long for a change (`30s`, at most `60s`).
+    wait: Option<String>,
+}
+
+/// Everything wanted of a node now. With `wait` and `after`, a long-poll until it differs.
+#[utoipa::path(get, path = "/v1/nodes/{id}/orders", tag = "agents", operation_id = "getNodeOrders",
+    params(("id" = String, Path, description = "The node's name."), OrdersParams),
+    responses((status = 200, description = "The orders.", body = OrdersView),
+        (status = "4XX", description = "Unknown node or session.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_orders(
+    State(app): State<App>,
+    Id(node): Id<NodeId>,
+    Params(params): Params<OrdersParams>,
+) -> Result<Json<OrdersView>, Refused> {
+    let deadline = tokio::time::Instant::now() + wait_of(params.wait.as_deref())?;
+    let watch = app.shared.watchers.watch(crate::watchers::Topic::Node(node.clone()));
+    loop {
+        let changed = watch.changed();
+        {
+            let cluster = app.shared.cluster();
+            let known = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
+            if known.session.0 != params.session {
+                return Err(Refused::stale_session(node.as_str()));
+            }
+            let same = params.after.as_ref().is_some_and(|after| *after == orders::revision(&cluster, known));
+            if !same || app.shared.stopping.is_cancelled() || tokio::time::Instant::now() >= deadline {
+                return Ok(Json(orders::of(&cluster, known)));
+            }
+        }
+        let look_again = tokio::time::Instant::now() + super::jobs::LOOK_AGAIN;
+        tokio::select! {
+            () = changed => {}
+            () = app.shared.stopping.cancelled() => {}
+            () = tokio::time::sleep_until(deadline.min(look_again)) => {}
+        }
+    }
+}
+
+/// One node.
+#[utoipa::path(get, path = "/v1/nodes/{id}", tag = "nodes", operation_id = "getNode",
+    params(("id" = String, Path, description = "The node's name.")),
+    responses((status = 200, description = "The node.", body = NodeView),
+        (status = "4XX", description = "No such node.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get(State(app): State<App>, Id(node): Id<NodeId>) -> Result<Json<NodeView>, Refused> {
+    let cluster = app.shared.cluster();
+    let known = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
+    Ok(Json(render::node(&cluster, known, &app.shared.telemetry)))
+}
+
+/// Which nodes to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    /// `up` or `unknown`.
+    state: Option<String>,
+    /// Items of a page, 1 to 500; default 100.
+    limit: Option<u32>,
+    /// From `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Nodes, in the order they first registered.
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", operation_id = "listNodes", params(ListParams),
+    responses((status = 200, description = "A page of nodes.", body = Page<NodeView>),
+        (status = "4XX", description = "A parameter is not valid.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<NodeView>>, Refused> {
+    let limit = limit_of(params.limit)?;
+    let from = super::index_cursor(params.cursor.as_deref())?;
+    let cluster = app.shared.cluster();
+    let known = |node: &chiptide_allocator::fleet::Node| if node.unknown_since.is_none() { "up" } else { "unknown" };
+    let wanted =
+        |node: &chiptide_allocator::fleet::Node| params.state.as_ref().is_none_or(|state| known(node) == state);
+    let mut found = cluster.fleet.nodes.iter().enumerate().skip(from).filter(|(_, node)| wanted(node));
+    let items =
+        found.by_ref().take(limit).map(|(_, node)| render::node(&cluster, node, &app.shared.telemetry)).collect();
+    let next_cursor = found.next().map(|(ix, _)| ix.to_string());
+    Ok(Json(Page { items, next_cursor }))
+}

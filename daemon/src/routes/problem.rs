@@ -1,0 +1,214 @@
+//! The one place where HTTP codes are chosen.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chiptide_allocator::Refusal;
+use chiptide_api::problem::{Invalid, Problem};
+use serde::Serialize;
+
+/// An answer ready to be sent, and to be recorded under an idempotency key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON body.
+    pub body: String,
+    /// Whether it was given before and is being repeated.
+    pub replayed: bool,
+}
+
+impl Answer {
+    /// An answer with a JSON body.
+    pub fn json(status: u16, body: &impl Serialize) -> Answer {
+        Answer { status, body: crate::store::json(body), replayed: false }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], self.body).into_response();
+        if self.replayed {
+            response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A request that is not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    status: u16,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    field: Option<String>,
+}
+
+impl Refused {
+    fn new(status: u16, code: &'static str, title: &'static str, detail: impl Into<String>) -> Refused {
+        Refused { status, code, title, detail: detail.into(), field: None }
+    }
+
+    fn at(mut self, field: impl Into<String>) -> Refused {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// The answer that says so.
+    pub fn answer(&self) -> Answer {
+        let problem = Problem {
+            kind: format!("/problems/{}", self.code),
+            title: self.title.into(),
+            status: self.status,
+            code: self.code.into(),
+            detail: self.detail.clone(),
+            field: self.field.clone(),
+        };
+        Answer::json(self.status, &problem)
+    }
+
+    /// The refusal of a command by the allocator.
+    pub fn of(refusal: &Refusal, many: bool) -> Refused {
+        match refusal {
+            Refusal::NoSuchJob(id) => Refused::no_such_job(id),
+            Refusal::NoSuchLease(id) => Refused::no_such_lease(id),
+            Refusal::LeaseRevoked(id, cause) => {
+                let detail = format!("lease {id} is being taken ({}) and cannot be renewed", cause.as_str());
+                Refused::new(409, "lease_revoked", "The lease is being taken", detail)
+            }
+            Refusal::DuplicateJob(id) => {
+                Refused::new(409, "duplicate_job", "The job exists", format!("job {id} exists"))
+            }
+            Refusal::NeverFits { index, detail } => {
+                let field = if many { format!("[{index}].replicas") } else { "replicas".into() };
+                Refused::new(422, "never_fits", "The fleet could never hold this job", detail.clone()).at(field)
+            }
+            Refusal::ChipElsewhere { chip, node } => {
+                let detail = format!("chip {chip} is registered on node {node}");
+                Refused::new(409, "chip_elsewhere", "A chip belongs to another node", detail).at("chips")
+            }
+            Refusal::StaleSession(node) => Refused::stale_session(node.as_str()),
+            Refusal::NotRegistered(node) => Refused::not_registered(node.as_str()),
+        }
+    }
+
+    /// No job with this id.
+    pub fn no_such_job(id: impl std::fmt::Display) -> Refused {
+        Refused::new(404, "no_such_job", "No such job", format!("there is no job {id} that could be changed or shown"))
+    }
+
+    /// The job is over.
+    pub fn job_over(id: impl std::fmt::Display, state: &str) -> Refused {
+        Refused::new(409, "job_over", "The job is over", format!("job {id} is {state} and cannot change any more"))
+    }
+
+    /// No lease with this id.
+    pub fn no_such_lease(id: impl std::fmt::Display) -> Refused {
+        Refused::new(404, "no_such_lease", "No such lease", format!("there is no lease {id}"))
+    }
+
+    /// The lease is over.
+    pub fn lease_over(id: impl std::fmt::Display) -> Refused {
+        Refused::new(409, "lease_over", "The lease is over", format!("lease {id} has ended"))
+    }
+
+    /// No node with this name.
+    pub fn not_registered(node: &str) -> Refused {
+        let detail = format!("node {node:?} has not registered");
+        Refused::new(404, "node_not_registered", "The node has not registered", detail)
+    }
+
+    /// The report is not of the node's current session.
+    pub fn stale_session(node: &str) -> Refused {
+        let detail = format!("the session or boot id is not the current one of node {node:?}; register again");
+        Refused::new(409, "stale_session", "The session is over", detail).at("session")
+    }
+
+    /// The same idempotency key came with another request.
+    pub fn key_reused() -> Refused {
+        let detail = "this idempotency key was used with another request";
+        Refused::new(409, "idempotency_key_reused", "The idempotency key was used before", detail).at("idempotency-key")
+    }
+
+    /// A body that does not fit.
+    pub fn invalid(invalid: Invalid) -> Refused {
+        let (status, title) = match invalid.code {
+            "malformed_json" => (400, "The body is not JSON"),
+            _ => (422, "A field is not valid"),
+        };
+        Refused::new(status, invalid.code, title, invalid.detail).at(invalid.field)
+    }
+
+    /// A parameter of the path or query that does not fit.
+    pub fn invalid_parameter(name: &str, detail: impl Into<String>) -> Refused {
+        Refused::new(400, "invalid_parameter", "A parameter is not valid", detail).at(name)
+    }
+
+    /// No usable token.
+    pub fn unauthorized() -> Refused {
+        let detail = "send a valid token as \"Authorization: Bearer …\"";
+        Refused::new(401, "unauthorized", "A valid token is needed", detail)
+    }
+
+    /// A body over the limit.
+    pub fn too_large(limit: usize) -> Refused {
+        Refused::new(413, "body_too_large", "The body is too large", format!("at most {limit} bytes"))
+    }
+
+    /// A body that could not be read to its end.
+    pub fn unreadable_body(detail: impl Into<String>) -> Refused {
+        Refused::new(400, "unreadable_body", "The body could not be read", detail)
+    }
+
+    /// A body that is not JSON by its own word.
+    pub fn not_json() -> Refused {
+        let detail = "send the body as application/json";
+        Refused::new(415, "unsupported_media_type", "The body must be JSON", detail).at("content-type")
+    }
+
+    /// The queue of commands is full.
+    pub fn overloaded() -> Refused {
+        Refused::new(503, "overloaded", "Too much at once", "the queue of commands is full; try again in a moment")
+    }
+
+    /// The daemon cannot serve now.
+    pub fn unavailable(detail: impl Into<String>) -> Refused {
+        Refused::new(503, "unavailable", "The daemon cannot serve this now", detail)
+    }
+
+    /// A bug of ours.
+    pub fn internal(detail: impl Into<String>) -> Refused {
+        Refused::new(500, "internal", "Something is wrong with the daemon", detail)
+    }
+
+    /// No such route.
+    pub fn no_such_route(path: &str) -> Refused {
+        Refused::new(404, "no_such_route", "No such route", format!("there is nothing at {path}"))
+    }
+
+    /// The route does not take this method.
+    pub fn method_not_allowed() -> Refused {
+        Refused::new(405, "method_not_allowed", "The route does not take this method", "see /v1/openapi.json")
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        self.answer().into_response()
+    }
+}
+
+impl From<crate::store::StoreError> for Refused {
+    fn from(error: crate::store::StoreError) -> Refused {
+        tracing::warn!(%error, "read the database for a request");
+        Refused::unavailable("the database does not answer")
+    }
+}

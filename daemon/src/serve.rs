@@ -1,0 +1,128 @@
+//! The daemon's life: open the store, lead, serve, drain.
+
+use crate::app::{App, Shared};
+use crate::auth::Tokens;
+use crate::config::Config;
+use crate::rounds::{self, Rounds};
+use crate::store::{Store, idempotency_keys, leader};
+use crate::{leading, metrics, routes};
+use anyhow::Context;
+use chiptide_allocator::Command;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long open requests may take to finish at shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the daemon on a database until `stop` is cancelled, then drains and returns. Writes `daemon.url` into the data
+/// directory once it serves.
+pub async fn run(
+    config: Config,
+    data_dir: PathBuf,
+    database_url: String,
+    metrics: Option<PrometheusHandle>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
+    listener.set_nonblocking(true).context("set up the listener")?;
+    let base = format!("http://{}", listener.local_addr().context("read the listener's address")?);
+    let store = Store::open(&database_url).await.context("open the database")?;
+    let tokens = Arc::new(Tokens::load(&store).await.context("read the tokens")?);
+    let file = Some(config.admin_token_file.as_path()).filter(|file| !file.as_os_str().is_empty());
+    if let Some(token) = tokens.ensure_admin(&store, file).await? {
+        announce(&token, file);
+    }
+
+    let shared = Arc::new(Shared::new(config.agents.clone()));
+    let (rounds, entries) = Rounds::channel(config.round_queue);
+    let app = App { shared: shared.clone(), rounds: rounds.clone(), store: store.clone(), tokens };
+    let handle = axum_server::Handle::new();
+    let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, metrics)));
+
+    let (leadership, lock) = tokio::select! {
+        taken = leading::take(&store, &database_url) => taken?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let round_loop = rounds::lead(shared.clone(), store.clone(), leadership, entries).await?;
+    let mut rounds_task = tokio::spawn(round_loop.run());
+    let lease = CancellationToken::new();
+    let mut keep_task = tokio::spawn(leading::keep(store.clone(), leadership, lease.clone()));
+    let silence = tokio::spawn(watch_silence(shared.clone(), rounds.clone(), store.clone(), stop.clone()));
+    shared.set_ready(true);
+    std::fs::write(data_dir.join("daemon.url"), &base).context("write daemon.url")?;
+    tracing::info!(url = %base, epoch = leadership.epoch, "serving");
+
+    let lost = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = &mut rounds_task => Some(ended.context("the round loop broke").and_then(|ended| ended)),
+        ended = &mut keep_task => Some(ended.context("the renewal broke").and_then(|ended| ended)),
+    };
+    tracing::info!("draining");
+    shared.stopping.cancel();
+    stop.cancel();
+    handle.graceful_shutdown(Some(DRAIN));
+    server.await.context("join the server")?.context("serve")?;
+    silence.await.context("join the silence watch")?;
+    drop(rounds);
+    if lost.is_none() {
+        rounds_task.await.context("join the round loop")??;
+        lease.cancel();
+        keep_task.await.context("join the renewal")??;
+        leader::resign(&store.writer, leadership).await.context("give up the lead")?;
+    }
+    drop(lock);
+    store.close().await;
+    tracing::info!("stopped");
+    lost.unwrap_or(Ok(()))
+}
+
+fn announce(token: &str, file: Option<&Path>) {
+    match file {
+        Some(file) => tracing::info!(file = %file.display(), "made an admin token"),
+        None => println!("admin token (shown once, kept only as a hash): {token}"),
+    }
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    handle: axum_server::Handle<std::net::SocketAddr>,
+    router: axum::Router,
+) -> std::io::Result<()> {
+    let mut server = axum_server::from_tcp(listener)?.handle(handle);
+    server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
+    server.serve(router.into_make_service()).await
+}
+
+/// Watches for nodes that do not report any more; and, since it is awake anyway, forgets old idempotency keys.
+async fn watch_silence(shared: Arc<Shared>, rounds: Rounds, store: Store, stop: CancellationToken) {
+    let mut forgotten = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, Instant::now());
+        for node in silent {
+            tracing::warn!(node = %node, "the node is silent");
+            rounds.tell(Command::Silent(node)).await;
+        }
+        if forgotten.elapsed() > Duration::from_secs(600) {
+            forgotten = Instant::now();
+            match idempotency_keys::forget_old(&store.reader).await {
+                Ok(count) => tracing::debug!(count, "forgot old idempotency keys"),
+                Err(error) => tracing::warn!(%error, "forget old idempotency keys"),
+            }
+        }
+    }
+}
+
+/// Installs the metrics recorder, once a process.
+pub fn install_metrics() -> Option<PrometheusHandle> {
+    metrics::install().inspect_err(|error| tracing::warn!(%error, "install the metrics recorder")).ok()
+}

@@ -1,0 +1,43 @@
+//! Table `events`: the append-only log.
+
+use super::{Result, column, expect_rows, json, moment, signed, unjson};
+use chiptide_model::{Event, Timestamp};
+use sqlx::{PgConnection, PgPool};
+
+/// Appends the events of one round, the first of them numbered `first`.
+pub async fn append(tx: &mut PgConnection, first: u64, at: Timestamp, epoch: u64, events: &[Event]) -> Result<()> {
+    let seqs: Vec<i64> = (first..).take(events.len()).map(signed).collect();
+    let kinds: Vec<String> = events.iter().map(|event| event.kind().to_owned()).collect();
+    let bodies: Vec<String> = events.iter().map(json).collect();
+    let done = sqlx::query!(
+        "insert into events (seq, at, epoch, kind, body)
+         select seq, $2, $3, kind, body::jsonb from unnest($1::bigint[], $4::text[], $5::text[]) as e (seq, kind, body)",
+        &seqs,
+        column(at),
+        signed(epoch),
+        &kinds,
+        &bodies
+    )
+    .execute(tx)
+    .await?;
+    expect_rows("append events", events.len(), &done)
+}
+
+/// The log from `after` on, at most `limit` events: number, time, event.
+pub async fn read(pool: &PgPool, after: u64, limit: i64) -> Result<Vec<(u64, Timestamp, Event)>> {
+    let rows =
+        sqlx::query!("select seq, at, body from events where seq > $1 order by seq limit $2", signed(after), limit)
+            .fetch_all(pool)
+            .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok((super::unsigned("events", &row.seq, row.seq)?, moment(row.at), unjson("events", &row.seq, row.body)?))
+        })
+        .collect()
+}
+
+/// Number of the last event.
+pub async fn last_seq(tx: &mut PgConnection) -> Result<u64> {
+    let seq = sqlx::query_scalar!("select coalesce(max(seq), 0) as \"seq!\" from events").fetch_one(tx).await?;
+    super::unsigned("events", &"max", seq)
+}

@@ -1,0 +1,27 @@
+//! Memory from the tables: one consistent read of everything live.
+
+use super::{Result, Store, StoreError, claims, events, holds, jobs, leases, nodes, policies, unsigned};
+use chiptide_allocator::{Cluster, Snapshot};
+
+/// Reads the live cluster, in one repeatable-read transaction.
+pub async fn load(store: &Store) -> Result<Cluster> {
+    let mut tx = store.writer.begin().await?;
+    sqlx::query!("set transaction isolation level repeatable read").execute(&mut *tx).await?;
+    let took_over = sqlx::query_scalar!(
+        "select (body->>'epoch')::bigint as \"epoch!\" from events where kind = 'leader_took_over' order by seq desc limit 1"
+    );
+    let leader_epoch = took_over.fetch_optional(&mut *tx).await?.unwrap_or(0);
+    let snapshot = Snapshot {
+        policy: policies::current(&mut tx).await?.unwrap_or_default(),
+        leader_epoch: unsigned("events", &"leader_took_over", leader_epoch)?,
+        seq: events::last_seq(&mut tx).await?,
+        last_place: jobs::last_place(&mut tx).await?,
+        nodes: nodes::load(&mut tx).await?,
+        jobs: jobs::load_live(&mut tx).await?,
+        leases: leases::load_in_memory(&mut tx).await?,
+        vacating: holds::load_vacating(&mut tx).await?,
+        claims: claims::load(&mut tx).await?,
+    };
+    tx.commit().await?;
+    snapshot.restore().map_err(|detail| StoreError::Unreadable { table: "current state", row: "-".into(), detail })
+}

@@ -1,0 +1,25 @@
+//! Table `policies`: every policy that was ever in force.
+
+use super::{Result, column, json, signed, unjson};
+use chiptide_model::{Policy, Timestamp};
+use sqlx::PgConnection;
+
+/// Records a policy that comes into force.
+pub async fn insert(tx: &mut PgConnection, at: Timestamp, policy: &Policy) -> Result<()> {
+    sqlx::query!(
+        "insert into policies (version, applied_at, body) values ($1, $2, $3::text::jsonb)",
+        signed(policy.version),
+        column(at),
+        json(policy)
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The policy in force; `None` in a new database.
+pub async fn current(tx: &mut PgConnection) -> Result<Option<Policy>> {
+    let row =
+        sqlx::query!("select version, body from policies order by version desc limit 1").fetch_optional(tx).await?;
+    row.map(|row| unjson("policies", &row.version, row.body)).transpose()
+}

@@ -1,0 +1,66 @@
+//! The newest report of every node: latest values in memory, never in a round.
+
+use chiptide_allocator::Cluster;
+use chiptide_api::chip::{Reading, ReadingView};
+use chiptide_api::node::ReportBody;
+use chiptide_model::{NodeId, SessionId, Timestamp};
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use std::time::{Duration, Instant};
+
+/// What a node last said.
+#[derive(Debug)]
+struct Latest {
+    session: SessionId,
+    seq: u64,
+    heard: Instant,
+    at: Timestamp,
+    readings: FxHashMap<String, Reading>,
+}
+
+/// Newest reports by node.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    nodes: RwLock<FxHashMap<NodeId, Latest>>,
+}
+
+impl Telemetry {
+    /// Takes a report in; false if it is not newer than the last of its session, and so was ignored.
+    pub fn accept(&self, node: &NodeId, report: &ReportBody, at: Timestamp, heard: Instant) -> bool {
+        let session = SessionId(report.session);
+        let mut nodes = self.nodes.write();
+        if nodes.get(node).is_some_and(|last| last.session == session && report.seq <= last.seq) {
+            return false;
+        }
+        let readings = report.chips.iter().map(|chip| (chip.id.clone(), chip.reading.clone())).collect();
+        nodes.insert(node.clone(), Latest { session, seq: report.seq, heard, at, readings });
+        true
+    }
+
+    /// Counts a registration as a sign of life.
+    pub fn registered(&self, node: &NodeId, session: SessionId, at: Timestamp, heard: Instant) {
+        let latest = Latest { session, seq: 0, heard, at, readings: FxHashMap::default() };
+        self.nodes.write().insert(node.clone(), latest);
+    }
+
+    /// When a node last reported to this daemon.
+    pub fn reported_at(&self, node: &NodeId) -> Option<Timestamp> {
+        self.nodes.read().get(node).map(|latest| latest.at)
+    }
+
+    /// The newest reading of a chip.
+    pub fn reading(&self, node: &NodeId, chip: &str) -> Option<ReadingView> {
+        let nodes = self.nodes.read();
+        let latest = nodes.get(node)?;
+        let values = latest.readings.get(chip)?.clone();
+        Some(ReadingView { at: chiptide_api::time::to_utc(latest.at), values })
+    }
+
+    /// Nodes that count as known but have not reported within `limit`.
+    pub fn silent(&self, cluster: &Cluster, limit: Duration, now: Instant) -> Vec<NodeId> {
+        let nodes = self.nodes.read();
+        let known = cluster.fleet.nodes.iter().filter(|node| node.unknown_since.is_none());
+        let silent = |id: &NodeId| nodes.get(id).is_none_or(|latest| now.duration_since(latest.heard) > limit);
+        known.filter(|node| silent(&node.id)).map(|node| node.id.clone()).collect()
+    }
+}
