@@ -66,13 +66,15 @@ pub fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Inva
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        let code = if inner.is_data() { "invalid_field" } else { "malformed_json" };
+        if !inner.is_data() {
+            return Invalid::new("malformed_json", ".", inner.to_string());
+        }
         let field = unknown_field(&inner.to_string()).map_or(path.clone(), |name| match path.as_str() {
             "." => name.to_owned(),
             _ if path.ends_with(name) => path.clone(),
             _ => format!("{path}.{name}"),
         });
-        Invalid::new(code, field, inner.to_string())
+        Invalid::new("invalid_field", field, inner.to_string())
     })?;
     reader.end().map_err(|error| Invalid::new("malformed_json", ".", error.to_string()))?;
     Ok(value)

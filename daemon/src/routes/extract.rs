@@ -1,5 +1,6 @@
 //! What handlers parse out of a request. Every failure is a problem answer that names the field.
 
+use super::BODY_MAX;
 use super::problem::Refused;
 use crate::auth::Principal;
 use crate::store::idempotency_keys::Key;
@@ -10,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, Uri};
 use chiptide_api::problem::read_json;
 use chiptide_model::Millis;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::str::FromStr;
@@ -18,17 +20,29 @@ use std::time::Duration;
 /// Longest a long-poll waits; longer wishes are shortened.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The raw bytes of a body, under the route's size limit.
+/// A body over the limit is read on to here and thrown away, so that its sender gets to read the answer; past this the
+/// connection is cut.
+const DISCARD_MAX: usize = 8 * BODY_MAX;
+
+/// The raw bytes of a body of at most [`BODY_MAX`].
 #[derive(Debug)]
 pub(super) struct Raw(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Refused;
-    async fn from_request(request: Request, state: &S) -> Result<Raw, Refused> {
-        Bytes::from_request(request, state).await.map(Raw).map_err(|rejection| match rejection.status().as_u16() {
-            413 => Refused::too_large(super::BODY_MAX),
-            _ => Refused::unreadable_body(rejection.body_text()),
-        })
+    async fn from_request(request: Request, _: &S) -> Result<Raw, Refused> {
+        let mut stream = request.into_body().into_data_stream();
+        let (mut kept, mut length) = (Vec::new(), 0usize);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| Refused::unreadable_body(error.to_string()))?;
+            length = length.saturating_add(chunk.len());
+            if length <= BODY_MAX {
+                kept.extend_from_slice(&chunk);
+            } else if length > DISCARD_MAX {
+                break;
+            }
+        }
+        if length <= BODY_MAX { Ok(Raw(kept.into())) } else { Err(Refused::too_large(BODY_MAX)) }
     }
 }
 

@@ -12,7 +12,7 @@ mod registration;
 use crate::app::App;
 use crate::auth::Principal;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -90,7 +90,6 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .route("/v1/openapi.json", axum::routing::get(async move || contract.clone()))
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(app.clone(), authenticate))
         .layer(from_fn(count));
     let router = match metrics {
