@@ -7,8 +7,7 @@ use chiptide_api::Client;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::fs::{DirBuilder, File};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,12 +37,11 @@ impl OwnDaemon {
     pub async fn start(what_for: &str) -> anyhow::Result<OwnDaemon> {
         let binary = find_binary()?;
         let dir = make_dir(what_for)?;
-        let token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        write_token(&dir.join("admin-token"), &token)?;
         let listen = "127.0.0.1:0".to_owned();
         let child = spawn(&binary, &dir, &listen)?;
-        let mut daemon = OwnDaemon { binary, dir, token, listen, child, keep_dir: false };
+        let mut daemon = OwnDaemon { binary, dir, token: String::new(), listen, child, keep_dir: false };
         daemon.wait_ready().await?;
+        daemon.token = daemon.read("admin-token")?;
         daemon.listen = daemon.url()?.trim_start_matches("http://").trim_end_matches('/').to_owned();
         Ok(daemon)
     }
@@ -53,7 +51,7 @@ impl OwnDaemon {
         self.read("daemon.url")
     }
 
-    /// The admin's bearer token.
+    /// The admin's bearer token, which the daemon made at its first start.
     pub fn token(&self) -> &str {
         &self.token
     }
@@ -112,7 +110,10 @@ impl OwnDaemon {
             if let Some(status) = self.child.try_wait().context("look after chiptided")? {
                 bail!("chiptided ended ({status}) before it was ready; its log ends:\n{}", self.log_tail());
             }
-            if self.url().is_ok() && self.postgres_url().is_ok() && self.client()?.ready().await {
+            if let Ok(url) = self.url()
+                && self.postgres_url().is_ok()
+                && Client::new(&url, "")?.ready().await
+            {
                 return Ok(());
             }
             if start.elapsed() > READY_MAX {
@@ -180,12 +181,6 @@ fn make_dir(what_for: &str) -> anyhow::Result<PathBuf> {
     // The process's umask may have taken the last bit away.
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).context("open the folder to Postgres")?;
     Ok(dir)
-}
-
-fn write_token(path: &Path, token: &str) -> anyhow::Result<()> {
-    let mut options = File::options();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).context("write the admin token")?;
-    file.write_all(token.as_bytes()).context("write the admin token")
 }
 
 fn spawn(binary: &Path, dir: &Path, listen: &str) -> anyhow::Result<Child> {

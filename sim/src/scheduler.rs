@@ -90,7 +90,7 @@ impl Scheduler {
         settled(repeat(|| self.client.release_lease(lease, &body, Some(&key))).await)
     }
 
-    /// Watches a job until `reached` says so; `None` if that has not come by `deadline`.
+    /// Watches a job until `reached` says so; `None` if that has not come by `deadline`, or the job is over without it.
     pub async fn watch(
         &self,
         mut job: JobView,
@@ -98,6 +98,9 @@ impl Scheduler {
         reached: impl Fn(&JobView) -> bool,
     ) -> Result<Option<JobView>, ClientError> {
         while !reached(&job) {
+            if job.is_ended() {
+                return Ok(None);
+            }
             let next = repeat(|| self.client.watch_job(job.id, job.revision, WATCH_WAIT));
             match timeout_at(deadline, next).await {
                 Ok(next) => job = next?,
