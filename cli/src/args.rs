@@ -128,6 +128,9 @@ pub(crate) struct JobList {
     /// Only `training` or `inference`
     #[arg(long)]
     pub(crate) kind: Option<String>,
+    /// Only jobs of this name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
     /// Only jobs with this label
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Option<String>,
@@ -156,7 +159,16 @@ impl Pages {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lease {
     /// List live leases
-    List(Pages),
+    List {
+        /// Only leases of this job
+        #[arg(long)]
+        job: Option<Uuid>,
+        /// Only `active` or `revoking`
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        pages: Pages,
+    },
     /// Show a lease and where each replica runs
     Get {
         /// The lease
@@ -180,7 +192,13 @@ pub(crate) enum Lease {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
     /// List nodes
-    List(Pages),
+    List {
+        /// Only `up` or `unknown`
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        pages: Pages,
+    },
     /// Show a node
     Get {
         /// The node's name
@@ -195,6 +213,9 @@ pub(crate) enum Chip {
         /// Only chips of this node
         #[arg(long)]
         node: Option<String>,
+        /// Only chips of this device class
+        #[arg(long, value_name = "CLASS")]
+        device_class: Option<String>,
         /// Only `free`, `held`, `reclaiming`, `quarantined` or `unknown`
         #[arg(long)]
         state: Option<String>,

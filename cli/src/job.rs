@@ -59,8 +59,8 @@ async fn submit_and_wait(submit: &Submit, client: &Client, out: Out) -> Result<(
 }
 
 async fn print_list(list: JobList, client: &Client, out: Out) -> Result<(), Failure> {
-    let JobList { state, queue, kind, label, pages } = list;
-    let filters = given([("state", state), ("queue", queue), ("kind", kind), ("label", label)]);
+    let JobList { state, queue, kind, name, label, pages } = list;
+    let filters = given([("state", state), ("queue", queue), ("kind", kind), ("name", name), ("label", label)]);
     let jobs = follow(filters, pages.max(), async |query| client.jobs(&query).await).await?;
     out.print(jobs.as_slice(), |jobs| show::jobs(jobs, Utc::now()))
 }

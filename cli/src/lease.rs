@@ -2,7 +2,7 @@
 
 use crate::args::Lease;
 use crate::failure::Failure;
-use crate::list::{Filters, follow};
+use crate::list::{follow, given};
 use crate::output::Out;
 use crate::show;
 use chiptide_api::Client;
@@ -14,8 +14,9 @@ use uuid::Uuid;
 pub(crate) async fn run(command: Lease, client: &Client, out: Out) -> Result<(), Failure> {
     let key = Uuid::new_v4().to_string();
     let lease = match command {
-        Lease::List(pages) => {
-            let leases = follow(Filters::new(), pages.max(), async |query| client.leases(&query).await).await?;
+        Lease::List { job, state, pages } => {
+            let filters = given([("job", job.map(|job| job.to_string())), ("state", state)]);
+            let leases = follow(filters, pages.max(), async |query| client.leases(&query).await).await?;
             return out.print(leases.as_slice(), |leases| show::leases(leases, Utc::now()));
         }
         Lease::Release { id, requeue } => {

@@ -14,8 +14,9 @@ pub(crate) type Filters = Vec<(&'static str, String)>;
 /// `chiptide node …`.
 pub(crate) async fn node(command: Node, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
-        Node::List(pages) => {
-            let nodes = follow(Filters::new(), pages.max(), async |query| client.nodes(&query).await).await?;
+        Node::List { state, pages } => {
+            let nodes =
+                follow(given([("state", state)]), pages.max(), async |query| client.nodes(&query).await).await?;
             out.print(nodes.as_slice(), |nodes| show::nodes(nodes, Utc::now()))
         }
         Node::Get { id } => out.print(&client.node(&id).await?, |node| show::node(node, Utc::now())),
@@ -24,8 +25,8 @@ pub(crate) async fn node(command: Node, client: &Client, out: Out) -> Result<(),
 
 /// `chiptide chip …`.
 pub(crate) async fn chip(command: Chip, client: &Client, out: Out) -> Result<(), Failure> {
-    let Chip::List { node, state, pages } = command;
-    let filters = given([("node", node), ("state", state)]);
+    let Chip::List { node, device_class, state, pages } = command;
+    let filters = given([("node", node), ("device_class", device_class), ("state", state)]);
     let chips = follow(filters, pages.max(), async |query| client.chips(&query).await).await?;
     out.print(chips.as_slice(), show::chips)
 }
