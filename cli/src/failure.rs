@@ -77,15 +77,11 @@ mod tests {
     use chiptide_api::Problem;
 
     fn refused(status: u16) -> Failure {
-        let problem = Problem {
-            kind: "/problems/unknown_queue".into(),
-            title: "Unknown queue".into(),
-            status,
-            code: "unknown_queue".into(),
-            detail: "there is no queue \"x\"".into(),
-            field: Some("queue".into()),
-            request_id: None,
-        };
+        let problem = serde_json::json!({
+            "type": "/problems/unknown_queue", "title": "Unknown queue", "status": status, "code": "unknown_queue",
+            "detail": "there is no queue \"x\"", "field": "queue"
+        });
+        let problem: Problem = serde_json::from_value(problem).expect("a problem");
         Failure::Client(ClientError::Refused(Box::new(problem)))
     }
 

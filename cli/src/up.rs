@@ -151,6 +151,7 @@ fn greet(
         Some(driver) => format!("real ones, by {driver}"),
         None => "fake ones, for trying things out".to_owned(),
     };
+    let node_word = if nodes == 1 { "node" } else { "nodes" };
     let default_dir = places::data_dir().is_ok_and(|default| default == dir);
     let mut hint = String::new();
     if url != "http://127.0.0.1:7070" {
@@ -161,7 +162,7 @@ fn greet(
     }
     let text = format!(
         "Chiptide is up: {url}\n\
-         \x20 chips        {chips} on {nodes} nodes ({whose})\n\
+         \x20 chips        {chips} on {nodes} {node_word} ({whose})\n\
          \x20 admin token  {token}\n\
          \x20 kept in      {}\n\
          \x20 logs         {}\n\n\
