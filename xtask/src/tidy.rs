@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn faults_are_named_by_place() {
         let marker = MARKERS[2];
-        let text = format!("fn a() {{\n    {marker}1);\n    Instant::now();\n}}\n#[cfg(test)]\nmod t {{ Instant::now() }}\n");
+        let text =
+            format!("fn a() {{\n    {marker}1);\n    Instant::now();\n}}\n#[cfg(test)]\nmod t {{ Instant::now() }}\n");
         assert_eq!(faults_in(Path::new("allocator/src/a.rs"), &text).len(), 2);
         assert_eq!(faults_in(Path::new("daemon/src/a.rs"), &text), [format!("  daemon/src/a.rs:2: {}", MARKERS[2])]);
     }
