@@ -5,7 +5,8 @@ use crate::fleet::{Pool, PoolFree};
 use crate::place::{self, Scope};
 use crate::queue::Shape;
 use crate::room::Need;
-use chiptide_model::{ChipDemand, DeviceClass, Job, SLOTS_PER_CHIP, Timestamp};
+use chiptide_model::{ChipDemand, DeviceClass, Job, JobState, SLOTS_PER_CHIP, Timestamp};
+use rustc_hash::FxHashMap;
 
 /// One thing that keeps a job from starting.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,9 +59,37 @@ impl Shortage {
     }
 }
 
+/// Explains jobs of one cluster, each shape once: jobs that ask for the same wait for the same reasons.
+#[derive(Debug)]
+pub struct Explainer<'a> {
+    cluster: &'a Cluster,
+    known: FxHashMap<Shape, Vec<Reason>>,
+}
+
+impl<'a> Explainer<'a> {
+    /// An explainer of this cluster as it is.
+    pub fn of(cluster: &'a Cluster) -> Explainer<'a> {
+        Explainer { cluster, known: FxHashMap::default() }
+    }
+
+    /// The cluster it explains.
+    pub fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// Every reason why a pending job has not started; empty for one that is not pending.
+    pub fn explain(&mut self, job: &Job) -> Vec<Reason> {
+        if job.state != JobState::Pending || self.cluster.claim(job.id).is_some() {
+            return explain(self.cluster, job);
+        }
+        let shape = Shape::of(&job.spec);
+        self.known.entry(shape).or_insert_with_key(|shape| blockers(self.cluster, shape)).clone()
+    }
+}
+
 /// Every reason why a pending job has not started; empty for one that is not pending.
 pub fn explain(cluster: &Cluster, job: &Job) -> Vec<Reason> {
-    if job.state != chiptide_model::JobState::Pending {
+    if job.state != JobState::Pending {
         return Vec::new();
     }
     if let Some(claim) = cluster.claim(job.id) {

@@ -62,6 +62,42 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What the tables would hold of this cluster; [`Snapshot::restore`] is its inverse.
+    pub fn of(cluster: &Cluster) -> Snapshot {
+        let chip_row = |chip: &crate::fleet::Chip| ChipRow {
+            facts: chip.facts.clone(),
+            epoch: chip.epoch,
+            health: chip.health.clone(),
+            quarantine: chip.quarantine.clone(),
+        };
+        let node_row = |node: &Node| NodeRow {
+            id: node.id.clone(),
+            facts: node.facts.clone(),
+            session: node.session,
+            boot_id: node.boot_id.clone(),
+            unknown_since: node.unknown_since,
+            chips: node.chips.iter().map(|&ix| chip_row(&cluster.fleet.chips[ix])).collect(),
+        };
+        let vacating: BTreeSet<(ChipId, LeaseId, Timestamp)> = cluster
+            .fleet
+            .chips
+            .iter()
+            .flat_map(|chip| chip.holds.iter().map(|hold| (chip.facts.id.clone(), hold)))
+            .filter_map(|(chip, hold)| Some((chip, hold.lease, hold.vacate_by?)))
+            .collect();
+        Snapshot {
+            policy: cluster.policy.clone(),
+            leader_epoch: cluster.leader_epoch,
+            seq: cluster.seq,
+            last_place: cluster.last_place,
+            nodes: cluster.fleet.nodes.iter().map(node_row).collect(),
+            jobs: cluster.jobs.values().cloned().collect(),
+            leases: cluster.leases.values().cloned().collect(),
+            vacating: vacating.into_iter().collect(),
+            claims: cluster.claims.iter().map(|(job, claim)| (*job, claim.clone())).collect(),
+        }
+    }
+
     /// Builds the cluster. An error names the row that does not fit the others.
     pub fn restore(self) -> Result<Cluster, String> {
         let mut cluster = Cluster {

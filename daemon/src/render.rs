@@ -1,9 +1,9 @@
 //! The cluster as the wire shows it: jobs, chips, nodes, reasons, and the answer to each command of a round.
 
 use crate::telemetry::Telemetry;
-use chiptide_allocator::explain::Shortage;
+use chiptide_allocator::explain::{Explainer, Shortage};
 use chiptide_allocator::fleet::{Chip, Node};
-use chiptide_allocator::{Cluster, Reason, explain};
+use chiptide_allocator::{Cluster, Reason};
 use chiptide_api::chip::{ChipView, HolderView};
 use chiptide_api::job::{JobBody, JobView, PromiseView};
 use chiptide_api::lease::LeaseView;
@@ -14,8 +14,9 @@ use chiptide_model::{ChipState, Health, Job, JobState, Outcome, SLOTS_PER_CHIP};
 use std::collections::BTreeSet;
 
 /// A job, live or over.
-pub fn job(cluster: &Cluster, job: &Job) -> JobView {
-    let reasons = explain(cluster, job);
+pub fn job(explainer: &mut Explainer<'_>, job: &Job) -> JobView {
+    let reasons = explainer.explain(job);
+    let cluster = explainer.cluster();
     let promise = reasons.iter().find_map(|reason| match reason {
         Reason::AwaitingVacancy { chips, waiting_for, deadline } => Some(PromiseView {
             chips: u32::try_from(*chips).unwrap_or(u32::MAX),

@@ -9,6 +9,7 @@ use crate::store::idempotency_keys::{self, Key, Recorded};
 use crate::store::leader::Leadership;
 use crate::store::{Store, StoreError, load};
 use anyhow::Context;
+use chiptide_allocator::explain::Explainer;
 use chiptide_allocator::{Ack, Cluster, Command, Decision, Refusal, Round, check, check_touched, decide};
 use chiptide_api::lease::LeaseView;
 use chiptide_model::Timestamp;
@@ -127,12 +128,10 @@ impl RoundLoop {
         let touched = self.draft.take_touched();
         metrics::round_decided(started.elapsed(), size, &decision.events);
         self.verify(&decision, &touched)?;
-        let answers: Vec<Answer> = decision
-            .answers
-            .iter()
-            .zip(&replies)
-            .map(|(answer, (many, _, _))| self.answer(answer, *many, &touched))
-            .collect();
+        let mut explainer = Explainer::of(&self.draft);
+        let given = decision.answers.iter().zip(&replies);
+        let answers: Vec<Answer> =
+            given.map(|(answer, (many, _, _))| self.answer(&mut explainer, answer, *many, &touched)).collect();
         let keyed = replies.iter().zip(&answers);
         let recorded: Vec<Recorded> = keyed
             .filter_map(|((_, key, _), answer)| {
@@ -198,10 +197,16 @@ impl RoundLoop {
         Err(StoreError::Unreadable { table: "round", row: "draft".into(), detail })
     }
 
-    fn answer(&self, answer: &Result<Ack, Refusal>, many: bool, touched: &chiptide_allocator::Touched) -> Answer {
-        let job_view = |id| {
+    fn answer(
+        &self,
+        explainer: &mut Explainer<'_>,
+        answer: &Result<Ack, Refusal>,
+        many: bool,
+        touched: &chiptide_allocator::Touched,
+    ) -> Answer {
+        let mut job_view = |id| {
             let job = self.draft.job(id).or_else(|| touched.ended_jobs.get(&id))?;
-            Some(render::job(&self.draft, job))
+            Some(render::job(explainer, job))
         };
         match answer {
             Err(refusal) => Refused::of(refusal, many).answer(),

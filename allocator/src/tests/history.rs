@@ -1,11 +1,10 @@
 //! Random histories: whatever comes, every invariant holds after every round, and memory is the fold of the log.
 
 use super::world::{HIGH, LOW, MID, World, job, node_id, world};
-use crate::{Cluster, Command};
-use chiptide_model::{ChipId, Event, Health, JobId, LeaseId, Millis, Outcome, Same, SameLevel, SessionId, Timestamp};
+use crate::{Cluster, Command, Snapshot, check};
+use chiptide_model::{ChipId, Event, Health, JobId, LeaseId, Millis, Outcome, Same, SameLevel, Timestamp};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use uuid::Uuid;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -170,6 +169,9 @@ proptest! {
             replayed.apply(*at, event).expect("the log replays");
         }
         prop_assert!(replayed == world.committed);
-        prop_assert_ne!(world.draft.fleet.nodes[0].session, SessionId(Uuid::nil()));
+        let restored = Snapshot::of(&world.committed).restore().expect("the rows fit");
+        prop_assert_eq!(check(&restored), Vec::new());
+        prop_assert_eq!(Snapshot::of(&restored), Snapshot::of(&world.committed));
+        prop_assert_eq!(restored.next_due(), world.committed.next_due());
     }
 }

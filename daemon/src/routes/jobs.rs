@@ -8,6 +8,7 @@ use crate::store::jobs::{self, JobFilter};
 use crate::watchers::Topic;
 use axum::Json;
 use axum::extract::{Request, State};
+use chiptide_allocator::explain::Explainer;
 use chiptide_allocator::{Command, NewJob};
 use chiptide_api::job::{CreateBody, CreatedView, DoneBody, DoneOutcome, JOBS_PER_CALL_MAX, JobBody, JobView};
 use chiptide_api::page::Page;
@@ -101,13 +102,13 @@ async fn find(app: &App, id: JobId) -> Result<JobView, Refused> {
     {
         let cluster = app.shared.cluster();
         if let Some(job) = cluster.job(id) {
-            return Ok(render::job(&cluster, job));
+            return Ok(render::job(&mut Explainer::of(&cluster), job));
         }
     }
     let job = jobs::get(&app.store.reader, id).await?.ok_or_else(|| Refused::no_such_job(id))?;
     let cluster = app.shared.cluster();
     // It may have come to life between the two looks; memory is then newer.
-    Ok(render::job(&cluster, cluster.job(id).unwrap_or(&job)))
+    Ok(render::job(&mut Explainer::of(&cluster), cluster.job(id).unwrap_or(&job)))
 }
 
 /// Which jobs to list.
@@ -147,7 +148,8 @@ pub(super) async fn list(
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|job| job.place.to_string());
     let cluster = app.shared.cluster();
-    let items = found.iter().map(|job| render::job(&cluster, job)).collect();
+    let mut explainer = Explainer::of(&cluster);
+    let items = found.iter().map(|job| render::job(&mut explainer, job)).collect();
     Ok(Json(Page { items, next_cursor }))
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn report_in(
     Id(node): Id<NodeId>,
     mutation: Mutation,
     body: Body<ReportBody>,
-) -> Result<Json<ReportView>, Refused> {
+) -> Result<Answer, Refused> {
     let key = mutation.key(&body.raw);
     let report = body.value;
     let parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
@@ -72,17 +72,13 @@ pub(super) async fn report_in(
     if let Some(command) = command {
         let answer = app.rounds.submit(command, false, key).await?;
         if answer.status != 200 {
-            return Err(if answer.status == 409 && answer.body.contains("idempotency_key_reused") {
-                Refused::key_reused()
-            } else {
-                Refused::stale_session(node.as_str())
-            });
+            return Ok(answer);
         }
     }
     let cluster = app.shared.cluster();
     let state = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
     let is_news = report.orders_seen.as_ref().is_none_or(|seen| *seen != orders::revision(&cluster, state));
-    Ok(Json(ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state)) }))
+    Ok(Answer::json(200, &ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state)) }))
 }
 
 fn check_session(app: &App, node: &NodeId, report: &ReportBody) -> Result<(), Refused> {
