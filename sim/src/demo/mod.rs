@@ -25,7 +25,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use trace::Lives;
 pub use trace::ReplayReport;
 use victims::Victims;
 
@@ -89,24 +88,22 @@ async fn play(args: &DemoArgs, daemon: &OwnDaemon) -> anyhow::Result<DemoReport>
     let registered = fleet.wait_up(scheduler.client(), &Progress::start("nodes up", fleet.size() as u64)).await?;
     done(&format!("all up after {:.1} s, each with the agent's own code", registered.as_secs_f64()));
 
-    let lives = Lives::new(&scheduler, args.seconds as f64 / 750.0);
-    let replay = replay(args, &scheduler, &lives, &tasks).await?;
+    let replay = replay(args, &scheduler, &tasks).await?;
     let before_spike = Census::take(&scheduler).await.context("count the fleet")?;
     done(&format!(
         "{:.1} % of the fleet is allocated, {} jobs wait",
         before_spike.allocated_pct, before_spike.jobs_waiting
     ));
 
-    lives.pause();
     let victims = Victims::look_out(&scheduler);
     let chips = args.spike_chips.unwrap_or(fleet.chips() / 15);
     step(4, STEPS, &format!("an inference spike of {chips} chips, which do not fit"));
-    let (spike, rise) = Spike::rise(&scheduler, chips, &Progress::start("spike jobs", chips / 2)).await?;
+    let (spike, rise) = Spike::rise(&scheduler, chips).await?;
     done(&format!("{} of {} jobs have all their chips: {}", rise.in_hand, rise.jobs, rise.all_chips_in_hand));
     let in_spike = Census::take(&scheduler).await.context("count the fleet")?;
 
     step(5, STEPS, "the spike ebbs, and training returns");
-    let ebb = spike.ebb(&scheduler, victims, &Progress::start("training back", rise.chips)).await?;
+    let ebb = spike.ebb(&scheduler, victims).await?;
     let back = ebb.back_during_spike + ebb.back_after_ebb;
     done(&format!("{back} of {} preempted jobs have chips again: {}", ebb.preempted, ebb.return_after_ebb));
     // The last proofs of vacancy are on their way.
@@ -137,20 +134,15 @@ async fn play(args: &DemoArgs, daemon: &OwnDaemon) -> anyhow::Result<DemoReport>
     })
 }
 
-async fn replay(
-    args: &DemoArgs,
-    scheduler: &Scheduler,
-    lives: &Lives,
-    tasks: &[openb::Task],
-) -> anyhow::Result<ReplayReport> {
+async fn replay(args: &DemoArgs, scheduler: &Scheduler, tasks: &[openb::Task]) -> anyhow::Result<ReplayReport> {
     step(3, STEPS, &format!("replaying {} GPU tasks of the trace, in file order", tasks.len()));
     let over = Duration::from_secs(args.seconds).mul_f64(0.4);
     let progress = Progress::start("tasks submitted", tasks.len() as u64);
-    let mut report = trace::replay(scheduler, lives, tasks, over, &progress).await?;
+    let mut report = trace::replay(scheduler, tasks, over, &progress).await?;
     drop(progress);
     done(&format!("submit to lease: {}", report.submit_to_lease));
-    let progress = Progress::start("clones of best-effort tasks, to fill the fleet", 0);
-    trace::fill(scheduler, lives, tasks, &mut report, &progress).await?;
+    let progress = Progress::start("clones of best-effort tasks, to fill the fleet", trace::CLONES_MAX as u64);
+    trace::fill(scheduler, tasks, &mut report, &progress).await?;
     settle(scheduler).await?;
     Ok(report)
 }

@@ -63,7 +63,10 @@ impl DemoReport {
             ),
             ("waiting, before the spike", reasons(&self.before_spike.waiting_by_reason)),
             ("waiting, at the end", reasons(&self.after.waiting_by_reason)),
-            ("finished as in the trace", format!("{} (lives scaled by {:.2})", replay.finished, replay.life_scale)),
+            (
+                "finished as in the trace",
+                format!("{} jobs, {:.0} s of the trace's lives", replay.finished, replay.span_s),
+            ),
             (
                 "chips allocated",
                 format!(

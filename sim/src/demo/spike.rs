@@ -21,8 +21,8 @@ const RISE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Spike jobs ended in calls that overlap.
 const ENDS_AT_ONCE: usize = 32;
-/// Jobs of a whole node each; more would find no node that training alone holds.
-const WHOLE_NODE_JOBS: usize = 8;
+/// Jobs of a whole node each at most; more would find no node that training alone holds.
+const WHOLE_NODES_MAX: u64 = 8;
 
 /// What came of the spike.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -82,12 +82,9 @@ pub(super) struct Spike {
 
 impl Spike {
     /// Submits about `chips` chips of inference and waits until the jobs have them, or patience is over.
-    pub(super) async fn rise(
-        scheduler: &Scheduler,
-        chips: u64,
-        progress: &Progress,
-    ) -> anyhow::Result<(Spike, SpikeReport)> {
+    pub(super) async fn rise(scheduler: &Scheduler, chips: u64) -> anyhow::Result<(Spike, SpikeReport)> {
         let bodies = jobs(chips);
+        let progress = Progress::start("spike jobs", bodies.len() as u64);
         let (start, gap) = (Instant::now(), RISE.div_f64(bodies.len().max(1) as f64));
         let mut report = SpikeReport {
             jobs: bodies.len() as u64,
@@ -124,12 +121,7 @@ impl Spike {
     }
 
     /// Ends the spike, and waits for its victims to get chips again.
-    pub(super) async fn ebb(
-        self,
-        scheduler: &Arc<Scheduler>,
-        victims: Victims,
-        progress: &Progress,
-    ) -> anyhow::Result<EbbReport> {
+    pub(super) async fn ebb(self, scheduler: &Arc<Scheduler>, victims: Victims) -> anyhow::Result<EbbReport> {
         let taken = victims.stop().await?;
         let mut report = EbbReport { preempted: taken.len() as u64, ..EbbReport::default() };
         report.released_early = taken.values().filter(|victim| victim.released).count() as u64;
@@ -152,12 +144,12 @@ impl Spike {
         let watchers = watchers.buffer_unordered(away_count).try_collect::<Vec<_>>();
         let ends = stream::iter(&self.jobs).map(|job| scheduler.done(job.id));
         let ends = ends.buffer_unordered(ENDS_AT_ONCE).try_collect::<Vec<_>>();
+        let _progress = Progress::start("training back", away_count as u64);
         let (back, _) = tokio::try_join!(watchers, ends).context("end the spike")?;
         let returned: Latencies = back.into_iter().flatten().collect();
         report.back_after_ebb = returned.count();
         report.still_waiting = report.preempted - report.back_during_spike - report.back_after_ebb;
         report.return_after_ebb = returned.summary();
-        progress.at(report.back_after_ebb);
         Ok(report)
     }
 }
@@ -188,10 +180,11 @@ fn jobs(chips: u64) -> Vec<JobBody> {
     // Replicas, chips of each, models. Whole nodes come first and only a few times.
     const TURN: [(u64, u64, &[&str]); 5] =
         [(2, 2, &["G2"]), (1, 1, &["T4", "G2"]), (4, 1, &["G2"]), (1, 2, &["G2"]), (1, 1, &["T4"])];
-    let whole_nodes = std::iter::repeat_n((1, 8, &["G2"] as &[&str]), WHOLE_NODE_JOBS);
+    let whole_nodes = (chips / 50).min(WHOLE_NODES_MAX) as usize;
+    let first = std::iter::repeat_n((1, 8, &["G2"] as &[&str]), whole_nodes);
     let mut jobs = Vec::new();
     let mut left = chips;
-    for (replicas, each, models) in whole_nodes.chain(TURN.into_iter().cycle()) {
+    for (replicas, each, models) in first.chain(TURN.into_iter().cycle()) {
         if left == 0 {
             break;
         }
@@ -200,11 +193,8 @@ fn jobs(chips: u64) -> Vec<JobBody> {
         jobs.push(job(jobs.len(), replicas, each, models));
     }
     // Mixed, so that the large ones do not all come first.
-    let large = jobs.len() / WHOLE_NODE_JOBS.max(1);
-    for index in (0..WHOLE_NODE_JOBS.min(jobs.len())).rev() {
-        let to = (index * large).min(jobs.len() - 1);
-        jobs.swap(index, to);
-    }
+    let apart = jobs.len() / whole_nodes.max(1);
+    (0..whole_nodes.min(jobs.len())).rev().for_each(|index| jobs.swap(index, index * apart));
     jobs
 }
 
@@ -250,7 +240,7 @@ mod tests {
     fn whole_nodes_are_spread_over_the_spike() {
         let jobs = jobs(400);
         let whole: Vec<usize> = (0..jobs.len()).filter(|i| jobs[*i].chips == Some(8)).collect();
-        assert_eq!(whole.len(), WHOLE_NODE_JOBS);
-        assert!(whole[WHOLE_NODE_JOBS - 1] > jobs.len() / 2, "{whole:?} of {}", jobs.len());
+        assert_eq!(whole.len(), WHOLE_NODES_MAX as usize);
+        assert!(whole[whole.len() - 1] > jobs.len() / 2, "{whole:?} of {}", jobs.len());
     }
 }

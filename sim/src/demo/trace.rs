@@ -14,13 +14,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 /// Calls in flight at once.
@@ -28,9 +24,11 @@ const CALLS_MAX: usize = 32;
 /// Clones submitted in one call.
 const CLONES_PER_CALL: usize = 50;
 /// Clones submitted at most.
-const CLONES_MAX: usize = 4000;
+pub(super) const CLONES_MAX: usize = 4000;
 /// The fleet counts as full once less than this share of a call's clones finds room.
 const FULL_BELOW: f64 = 0.2;
+/// The replay passes as if it took this much of the trace's time, so that some lives end in it and most do not.
+const SPAN_S: f64 = 300.0;
 /// Seed of the choice of clones.
 const SEED: u64 = 2023;
 /// What training is told to need between notice and end; short, so that a demo can show both ways to leave.
@@ -53,56 +51,44 @@ pub struct ReplayReport {
     pub answered_pending: u64,
     /// Jobs refused, by code.
     pub refused: BTreeMap<String, u64>,
-    /// Jobs whose life in the trace, scaled, ended during the replay; reported done.
+    /// Jobs whose life in the trace ended during the replay; reported done.
     pub finished: u64,
-    /// One second of a task's life in the trace is this many seconds here.
-    pub life_scale: f64,
+    /// Seconds of the trace's lives that pass during the replay.
+    pub span_s: f64,
     /// Seconds it took to submit the tasks.
     pub seconds: f64,
     /// From submit to the answer with a lease, for the tasks answered with one.
     pub submit_to_lease: LatencySummary,
 }
 
-/// The lives of the trace's jobs: each is reported done when its time has come, as long as lives go on.
+/// The lives of the trace's jobs, counted in tasks submitted rather than seconds: a slow machine replays the same story.
 #[derive(Debug)]
-pub(super) struct Lives {
-    scheduler: Arc<Scheduler>,
-    scale: f64,
-    go_on: watch::Sender<bool>,
-    running: Mutex<JoinSet<()>>,
-    finished: Arc<AtomicU64>,
+struct Lives {
+    tasks_per_second: f64,
+    /// Jobs to be reported done, by the task before which that happens.
+    ends: Mutex<BTreeMap<usize, Vec<Uuid>>>,
 }
 
 impl Lives {
-    pub(super) fn new(scheduler: &Arc<Scheduler>, scale: f64) -> Lives {
-        Lives {
-            scheduler: Arc::clone(scheduler),
-            scale,
-            go_on: watch::Sender::new(true),
-            running: Mutex::new(JoinSet::new()),
-            finished: Arc::default(),
+    /// Lives in a replay of so many tasks.
+    fn of(tasks: usize) -> Lives {
+        Lives { tasks_per_second: tasks as f64 / SPAN_S, ends: Mutex::default() }
+    }
+
+    /// The job of task number `index` begins its life.
+    fn begin(&self, job: Uuid, task: &Task, index: usize) {
+        let life = (task.life_s() as f64 * self.tasks_per_second) as usize;
+        // Poisoning would need a panic in one of these short sections.
+        if let Ok(mut ends) = self.ends.lock() {
+            ends.entry(index.saturating_add(life)).or_default().push(job);
         }
     }
 
-    /// Nobody finishes any more: what the spike measures is preemption, not luck.
-    pub(super) fn pause(&self) {
-        self.go_on.send_replace(false);
-    }
-
-    fn begin(&self, job: Uuid, task: &Task) {
-        let (scheduler, finished, mut go_on) =
-            (Arc::clone(&self.scheduler), Arc::clone(&self.finished), self.go_on.subscribe());
-        let life = Duration::from_secs_f64(task.life_s() as f64 * self.scale);
-        let live = async move {
-            sleep(life).await;
-            if go_on.wait_for(|go_on| *go_on).await.is_ok() && scheduler.done(job).await.is_ok() {
-                finished.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        // Poisoning would need a panic while spawning.
-        if let Ok(mut running) = self.running.lock() {
-            running.spawn(live);
-        }
+    /// The jobs whose life ends before task number `index`.
+    fn over_before(&self, index: usize) -> Vec<Uuid> {
+        let Ok(mut ends) = self.ends.lock() else { return Vec::new() };
+        let later = ends.split_off(&index);
+        std::mem::replace(&mut *ends, later).into_values().flatten().collect()
     }
 }
 
@@ -115,20 +101,24 @@ struct Tally {
 /// Submits the tasks over `over`, in file order.
 pub(super) async fn replay(
     scheduler: &Scheduler,
-    lives: &Lives,
     tasks: &[Task],
     over: Duration,
     progress: &Progress,
 ) -> anyhow::Result<ReplayReport> {
-    let (start, tally) = (Instant::now(), Mutex::new(Tally::default()));
+    let (start, tally, lives) = (Instant::now(), Mutex::new(Tally::default()), Lives::of(tasks.len()));
     let gap = over.div_f64(tasks.len().max(1) as f64);
     let submits = stream::iter(tasks.iter().enumerate()).map(|(index, task)| {
-        let tally = &tally;
+        let (tally, lives) = (&tally, &lives);
         async move {
-            tokio::time::sleep_until(start + gap.mul_f64(index as f64)).await;
+            sleep_until(start + gap.mul_f64(index as f64)).await;
+            let over = lives.over_before(index);
+            for job in &over {
+                scheduler.done(*job).await?;
+            }
             let answer = scheduler.submit(&task.job(task.name.clone(), GRACE)).await;
             let Ok(mut tally) = tally.lock() else { return Ok(()) };
             tally.report.tasks += 1;
+            tally.report.finished += over.len() as u64;
             if task.serves() {
                 tally.report.inference += 1
             } else {
@@ -138,7 +128,7 @@ pub(super) async fn replay(
                 Ok(answer) if has_chips(&answer.job) => {
                     tally.report.leased_at_once += 1;
                     tally.latencies.record(answer.took);
-                    lives.begin(answer.job.id, task);
+                    lives.begin(answer.job.id, task, index);
                 }
                 Ok(_) => tally.report.answered_pending += 1,
                 Err(ClientError::Refused(problem)) => *tally.report.refused.entry(problem.code).or_default() += 1,
@@ -157,7 +147,7 @@ pub(super) async fn replay(
     drop(submits);
     let tally = tally.into_inner().unwrap_or_default();
     Ok(ReplayReport {
-        life_scale: lives.scale,
+        span_s: SPAN_S,
         seconds: start.elapsed().as_secs_f64(),
         submit_to_lease: tally.latencies.summary(),
         ..tally.report
@@ -167,7 +157,6 @@ pub(super) async fn replay(
 /// Submits clones of best-effort tasks until hardly any finds room. They outlive the demo.
 pub(super) async fn fill(
     scheduler: &Scheduler,
-    lives: &Lives,
     tasks: &[Task],
     report: &mut ReplayReport,
     progress: &Progress,
@@ -191,6 +180,21 @@ pub(super) async fn fill(
             break;
         }
     }
-    report.finished = lives.finished.load(Ordering::Relaxed);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_ends_after_as_many_tasks_as_it_lasts() {
+        let (lives, job) = (Lives::of(600), Uuid::from_u128(1));
+        let mut task = crate::openb::tasks(1).expect("the embedded tasks").remove(0);
+        (task.scheduled_time, task.deletion_time) = (Some(100), 110);
+        lives.begin(job, &task, 5);
+        assert!(lives.over_before(25).is_empty());
+        assert_eq!(lives.over_before(26), [job]);
+        assert!(lives.over_before(600).is_empty(), "once only");
+    }
 }
