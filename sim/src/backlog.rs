@@ -153,6 +153,6 @@ fn table(report: &BacklogReport) -> comfy_table::Table {
         ("memory, after the restart", memory(report.memory_after_restart)),
         ("killed and started again", format!("ready after {:.2} s", report.restart_to_ready_s)),
         ("looked up afterwards", format!("{} jobs, {} lost", report.looked_up, report.lost)),
-        ("machine", format!("{} cores ({})", report.machine.cores, report.machine.processor)),
+        ("machine", report.machine.to_string()),
     ])
 }

@@ -226,7 +226,7 @@ fn table(report: &CrashReport) -> comfy_table::Table {
                 audit.grants
             ),
         ),
-        ("machine", format!("{} cores, {:.0} s in all", report.machine.cores, report.seconds)),
+        ("machine", format!("{}; {:.0} s in all", report.machine, report.seconds)),
     ])
 }
 

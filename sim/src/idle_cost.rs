@@ -99,6 +99,6 @@ fn table(report: &IdleCostReport) -> comfy_table::Table {
         ("its Postgres's CPU", format!("{:.1} % of one core", 100.0 * report.postgres_cpu_s / report.seconds)),
         ("for each report", format!("{:.0} µs", report.daemon_cpu_us_per_report)),
         ("daemon's memory", format!("{} MiB", report.daemon_memory.resident_mib)),
-        ("machine", format!("{} cores ({})", report.machine.cores, report.machine.processor)),
+        ("machine", report.machine.to_string()),
     ])
 }

@@ -39,6 +39,13 @@ impl Machine {
     }
 }
 
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} cores ({}), {} GiB of memory", self.cores, self.processor, self.memory_mib / 1024)?;
+        if self.debug_build { f.write_str("; a build without optimisation") } else { Ok(()) }
+    }
+}
+
 /// Lets this process, and the daemon it may start, open as many files as the system allows: every agent keeps two
 /// connections, and the usual limit of 1,024 is below one fleet.
 pub fn raise_open_files() -> anyhow::Result<()> {

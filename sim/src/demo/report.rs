@@ -112,7 +112,7 @@ impl DemoReport {
                     audit.jobs_acknowledged
                 ),
             ),
-            ("wall time", format!("{:.1} s on {} cores", self.seconds, self.machine.cores)),
+            ("wall time", format!("{:.1} s on {}", self.seconds, self.machine)),
         ]
     }
 }

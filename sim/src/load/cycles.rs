@@ -50,6 +50,8 @@ pub struct CyclesReport {
     pub done: LatencySummary,
     /// Rounds meanwhile.
     pub rounds: RoundReport,
+    /// Jobs granted for each round; a round also takes in ends, confirmations and proofs of vacancy.
+    pub jobs_per_round: Option<f64>,
 }
 
 #[derive(Default)]
@@ -82,6 +84,7 @@ where
         total.lease.add(&tally.lease);
         total.done.add(&tally.done);
     }
+    let rounds = after.since(before, seconds);
     Ok(CyclesReport {
         clients: cycles.clients as u64,
         jobs: total.lease.count(),
@@ -92,7 +95,8 @@ where
         submit_to_answer: total.answer.summary(),
         submit_to_lease: total.lease.summary(),
         done: total.done.summary(),
-        rounds: after.since(before, seconds),
+        jobs_per_round: (rounds.rounds > 0.0).then(|| total.lease.count() as f64 / rounds.rounds),
+        rounds,
     })
 }
 

@@ -45,14 +45,14 @@ impl LoadReport {
         let cycles = |name, report: &CyclesReport| {
             let rounds = &report.rounds;
             let value = format!(
-                "{:.0} grants/s over {:.1} s ({} jobs, {} waited); submit to lease {}; {:.0} rounds/s, {:.1} commands each",
+                "{:.0} grants/s over {:.1} s ({} jobs, {} waited); submit to lease {}; {:.0} rounds/s of {:.1} jobs",
                 report.grants_per_s,
                 report.seconds,
                 report.jobs,
                 report.answered_pending,
                 report.submit_to_lease,
                 rounds.rounds_per_s,
-                rounds.commands_per_round.unwrap_or(0.0),
+                report.jobs_per_round.unwrap_or(0.0),
             );
             (name, value)
         };
@@ -100,16 +100,7 @@ impl LoadReport {
                     self.audit.grants
                 ),
             ),
-            (
-                "machine",
-                format!(
-                    "{} cores ({}), {:.0} s in all{}",
-                    self.machine.cores,
-                    self.machine.processor,
-                    self.seconds,
-                    if self.machine.debug_build { "; DEBUG BUILD" } else { "" }
-                ),
-            ),
+            ("machine", format!("{}; {:.0} s in all", self.machine, self.seconds)),
         ])
     }
 }
@@ -123,7 +114,9 @@ mod tests {
         let json = serde_json::to_value(LoadReport::default()).expect("a report is JSON");
         for path in [
             "/full/grants_per_s",
+            "/full/rounds/rounds_per_s",
             "/full/rounds/commands_per_round",
+            "/full/jobs_per_round",
             "/light/submit_to_lease/p99_ms",
             "/gangs/grants_per_s",
             "/postgres/fsync",
