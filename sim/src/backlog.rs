@@ -34,8 +34,8 @@ pub struct BacklogArgs {
     #[arg(long, default_value_t = 8)]
     chips_per_node: u32,
     /// Where to write the report.
-    #[arg(long, default_value = "backlog-report.json")]
-    json: PathBuf,
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 /// A backlog in figures.
@@ -99,7 +99,7 @@ pub async fn run(args: BacklogArgs) -> anyhow::Result<ExitCode> {
     look_up(&scheduler, &mut report).await;
     fleet.stop().await;
     println!("{}", table(&report));
-    json_file::write(&args.json, &report)?;
+    json_file::write_if(args.json.as_deref(), &report)?;
     Ok(if report.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

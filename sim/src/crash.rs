@@ -48,8 +48,8 @@ pub struct CrashArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where to write the report.
-    #[arg(long, default_value = "crash-report.json")]
-    json: PathBuf,
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 /// What the crashes did.
@@ -129,7 +129,7 @@ pub async fn run(args: CrashArgs) -> anyhow::Result<ExitCode> {
     fleet.stop().await;
     report.seconds = start.elapsed().as_secs_f64();
     println!("{}", table(&report));
-    json_file::write(&args.json, &report)?;
+    json_file::write_if(args.json.as_deref(), &report)?;
     report.audit.first_violations.iter().for_each(|violation| eprintln!("{violation}"));
     if !report.is_clean() {
         daemon.keep_dir();

@@ -28,8 +28,8 @@ pub struct IdleCostArgs {
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Where to write the report.
-    #[arg(long, default_value = "idle-cost-report.json")]
-    json: PathBuf,
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 /// What idleness costs.
@@ -85,7 +85,7 @@ pub async fn run(args: IdleCostArgs) -> anyhow::Result<()> {
     };
     fleet.stop().await;
     println!("{}", table(&report));
-    json_file::write(&args.json, &report)
+    json_file::write_if(args.json.as_deref(), &report)
 }
 
 fn postgres_cpu_time(daemon: &OwnDaemon) -> anyhow::Result<Duration> {

@@ -10,3 +10,8 @@ pub fn write(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
     text.push('\n');
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
+
+/// Writes a report where one is wanted.
+pub fn write_if(path: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {
+    path.map_or(Ok(()), |path| write(path, report))
+}

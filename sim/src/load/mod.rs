@@ -72,8 +72,8 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 200)]
     preempts: u64,
     /// Where to write the report.
-    #[arg(long, default_value = "load-report.json")]
-    json: PathBuf,
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 /// The daemon under load, and what can be seen of it.
@@ -119,7 +119,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     fleet.stop().await;
     report.seconds = start.elapsed().as_secs_f64();
     println!("{}", report.table());
-    json_file::write(&args.json, &report)?;
+    json_file::write_if(args.json.as_deref(), &report)?;
     report.audit.first_violations.iter().for_each(|violation| eprintln!("{violation}"));
     Ok(if report.audit.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
