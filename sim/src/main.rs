@@ -31,12 +31,18 @@ async fn main() -> anyhow::Result<ExitCode> {
     let program = Cli::parse().program;
     chiptide_sim::machine::raise_open_files()?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // Dropping the program's future stops its agents and ends the daemon it may have started.
+    // The arm that does not finish is dropped before the other's code runs: agents stop, an own daemon is ended.
+    let program = Box::pin(run(program));
     tokio::select! {
-        code = Box::pin(run(program)) => code,
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
-        _ = terminate.recv() => Ok(ExitCode::from(143)),
+        code = program => code,
+        _ = tokio::signal::ctrl_c() => Ok(ended_by("SIGINT", 130)),
+        _ = terminate.recv() => Ok(ended_by("SIGTERM", 143)),
     }
+}
+
+fn ended_by(signal: &str, code: u8) -> ExitCode {
+    eprintln!("ended by {signal}; nothing is left running");
+    ExitCode::from(code)
 }
 
 async fn run(program: Program) -> anyhow::Result<ExitCode> {
