@@ -10,7 +10,7 @@ create table nodes (
 create table chips (
     id text primary key,
     node_id text not null references nodes (id),
-    ordinal bigint not null unique,
+    number bigint not null unique,
     device_class text not null,
     lease_epoch bigint not null check (lease_epoch >= 0),
     health jsonb not null,

@@ -19,7 +19,6 @@ create table jobs (
     submitted_at timestamptz not null,
     changed_at timestamptz not null,
     labels jsonb not null,
-    spec jsonb not null,
-    unique (id, live)
+    spec jsonb not null
 );
-create index jobs_live on jobs (id) where live;
+create index jobs_live on jobs (place) where live;

@@ -8,8 +8,8 @@ create table claims (
 );
 create table claimed_slots (
     job_id uuid not null references claims (job_id) on delete cascade,
-    chip_id text not null references chips (id),
+    chip bigint not null references chips (number),
     slots int4range not null check (lower(slots) >= 0 and upper(slots) <= 1000),
-    constraint claimed_slots_one_job_a_slot exclude using gist (chip_id with =, slots with &&)
+    constraint claimed_slots_one_job_a_slot exclude using gist (chip with =, slots with &&)
 );
 create index claimed_slots_by_job on claimed_slots (job_id);

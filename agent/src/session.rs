@@ -26,6 +26,8 @@ const REPORT_LIMIT: Duration = Duration::from_secs(10);
 const POLL_HELD: Duration = Duration::from_millis(500);
 /// That moment.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
+/// News come at once to an agent that was idle; of a burst, whatever happens within this goes into one poll or report.
+const BURST: Duration = Duration::from_millis(20);
 
 /// A call under way, with the moment it was asked; `None` for no answer in time.
 type Call<T> = Pin<Box<dyn Future<Output = (Instant, Option<Result<T, ClientError>>)> + Send>>;
@@ -164,6 +166,7 @@ impl<'a> Session<'a> {
                     self.note_proofs(telling.as_ref());
                     self.told = telling;
                     self.report_pause.reset();
+                    self.not_before = Instant::now() + BURST;
                     return Ok(());
                 }
                 debug!(node = %self.agent.config.node, seq = self.seq, "a report came too late and was ignored");
@@ -186,7 +189,11 @@ impl<'a> Session<'a> {
                 self.agent.complaints.answered();
                 self.poll_pause.reset();
                 let news = self.take_over(asked, orders);
-                Ok(if news || asked.elapsed() >= POLL_HELD { Duration::ZERO } else { POLL_PAUSE })
+                Ok(match asked.elapsed() >= POLL_HELD {
+                    _ if news => BURST,
+                    true => Duration::ZERO,
+                    false => POLL_PAUSE,
+                })
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("orders", &error), &mut self.poll_pause),
             None => {

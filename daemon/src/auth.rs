@@ -51,7 +51,7 @@ impl Tokens {
             write_private(file, &token).with_context(|| format!("write the admin token to {}", file.display()))?;
         }
         let hashed = hash(&secret);
-        tokens::insert_admin(&store.writer, &id, &hashed).await.context("store the admin token")?;
+        tokens::insert_admin(&store.reader, &id, &hashed).await.context("store the admin token")?;
         self.hashes.write().insert(id, hashed);
         Ok(Some(token))
     }

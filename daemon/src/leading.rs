@@ -1,7 +1,7 @@
-//! Leadership: taking it, renewing it every third of its life, giving it up locally at two thirds.
+//! Leadership: taking it, renewing it every third of its life, saying so when it is not renewed in two thirds.
 
+use crate::store::StoreError;
 use crate::store::leader::{self, Leadership};
-use crate::store::{Store, StoreError};
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
@@ -11,48 +11,66 @@ use uuid::Uuid;
 /// How long a leadership lives unless renewed.
 pub const TTL: Duration = Duration::from_secs(6);
 
-/// Waits for the lead and takes it. A living leader holds a session lock; got, it tells that the last one is gone and its
-/// expiry need not be waited for. The returned connection holds that lock and must live as long as the leadership.
-pub async fn take(store: &Store, url: &str) -> anyhow::Result<(Leadership, PgConnection)> {
-    let instance = Uuid::new_v4();
-    let mut connection = PgConnection::connect(url).await.context("connect for the leader's lock")?;
-    let mut told = false;
-    loop {
-        let alone = leader::try_alone(&mut connection).await.context("try the leader's lock")?;
-        let taken = leader::take_over(&store.writer, instance, alone, TTL.as_secs_f64()).await;
-        if let Some(leadership) = taken.context("take the lead")? {
-            tracing::info!(epoch = leadership.epoch, "took the lead");
-            return Ok((leadership, connection));
-        }
-        if !told {
-            tracing::warn!("another daemon leads this database; waiting for it to go");
-            told = true;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+/// The leader's seat: the leadership, and the connection that renews it and holds the session lock of a living leader.
+#[derive(Debug)]
+pub struct Seat {
+    /// Under which every round is written.
+    pub leadership: Leadership,
+    url: String,
+    connection: PgConnection,
 }
 
-/// Renews the leadership until it is cancelled (`Ok`) or lost (an error).
-pub async fn keep(store: Store, leadership: Leadership, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut renewed = Instant::now();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(TTL / 3) => {}
+impl Seat {
+    /// Waits for the lead and takes it. A living leader holds a session lock; got, it tells that the last one is gone
+    /// and its expiry need not be waited for.
+    pub async fn take(url: &str) -> anyhow::Result<Seat> {
+        let instance = Uuid::new_v4();
+        let mut connection = PgConnection::connect(url).await.context("connect for the leader's lock")?;
+        let mut told = false;
+        loop {
+            let alone = leader::try_alone(&mut connection).await.context("try the leader's lock")?;
+            let taken = leader::take_over(&mut connection, instance, alone, TTL.as_secs_f64()).await;
+            if let Some(leadership) = taken.context("take the lead")? {
+                tracing::info!(epoch = leadership.epoch, "took the lead");
+                return Ok(Seat { leadership, url: url.to_owned(), connection });
+            }
+            if !told {
+                tracing::warn!("another daemon leads this database; waiting for it to go");
+                told = true;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let started = Instant::now();
-        let renewal = tokio::time::timeout(TTL / 3, leader::renew(&store.writer, leadership, TTL.as_secs_f64())).await;
-        match renewal {
-            Ok(Ok(())) => renewed = started,
-            Ok(Err(StoreError::Deposed)) => anyhow::bail!("another daemon has taken the lead"),
-            Ok(Err(error)) => tracing::warn!(%error, "renew the lead"),
-            Err(_) => tracing::warn!("renewing the lead takes too long"),
+    }
+
+    /// Renews the leadership until it is told to resign (`Ok`) or the lead is lost (an error).
+    pub async fn keep(mut self, resign: CancellationToken) -> anyhow::Result<()> {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::select! {
+                () = resign.cancelled() => break,
+                () = tokio::time::sleep(TTL / 3) => {}
+            }
+            let started = Instant::now();
+            match tokio::time::timeout(TTL / 3, self.renew()).await {
+                Ok(Ok(())) => renewed = started,
+                Ok(Err(StoreError::Deposed)) => anyhow::bail!("another daemon has taken the lead"),
+                Ok(Err(error)) => tracing::warn!(%error, "renew the lead"),
+                Err(_) => tracing::warn!("renewing the lead takes too long"),
+            }
+            if renewed.elapsed() > TTL * 2 / 3 {
+                let age_ms = renewed.elapsed().as_millis() as u64;
+                tracing::warn!(age_ms, "the lead is not renewed; every commit is still fenced by its epoch");
+            }
         }
-        if renewed.elapsed() > TTL * 2 / 3 {
-            tracing::warn!(
-                age_ms = renewed.elapsed().as_millis() as u64,
-                "the lead is not renewed; every commit is still fenced by its epoch"
-            );
+        leader::resign(&mut self.connection, self.leadership).await.context("give up the lead")
+    }
+
+    /// Renews, over a new connection if the old one is broken; the new one takes the session lock as well.
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        if self.connection.ping().await.is_err() {
+            self.connection = PgConnection::connect(&self.url).await?;
+            leader::try_alone(&mut self.connection).await?;
         }
+        leader::renew(&mut self.connection, self.leadership, TTL.as_secs_f64()).await
     }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 const ROUNDS: &str = "chiptide_rounds_total";
 const ROUND_COMMANDS: &str = "chiptide_round_commands_total";
 const ROUND_FAILURES: &str = "chiptide_round_failures_total";
-const ROUND_DECIDE: &str = "chiptide_round_decide_seconds";
-const ROUND_COMMIT: &str = "chiptide_round_commit_seconds";
+const ROUND_PHASE: &str = "chiptide_round_phase_seconds";
 const VIOLATIONS: &str = "chiptide_invariant_violations_total";
 const EVENTS: &str = "chiptide_events_total";
 const HTTP: &str = "chiptide_http_requests_total";
@@ -24,8 +23,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(ROUNDS, "Rounds decided");
     describe_counter!(ROUND_COMMANDS, "Commands handled by rounds");
     describe_counter!(ROUND_FAILURES, "Rounds dropped because their commit failed");
-    describe_histogram!(ROUND_DECIDE, "Time to decide a round, in seconds");
-    describe_histogram!(ROUND_COMMIT, "Time to commit and apply a round, in seconds");
+    describe_histogram!(ROUND_PHASE, "Time of each phase of a round, in seconds");
     describe_counter!(VIOLATIONS, "Broken invariants found by the recount; any is a bug");
     describe_counter!(EVENTS, "Events committed, by kind");
     describe_counter!(HTTP, "HTTP answers, by route, method and status");
@@ -37,18 +35,17 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 /// A round was decided.
-pub fn round_decided(took: Duration, commands: usize, events: &[Event]) {
+pub fn round_decided(commands: usize, events: &[Event]) {
     counter!(ROUNDS).increment(1);
     counter!(ROUND_COMMANDS).increment(commands as u64);
-    histogram!(ROUND_DECIDE).record(took);
     for event in events {
         counter!(EVENTS, "kind" => event.kind()).increment(1);
     }
 }
 
-/// A round was committed.
-pub fn round_committed(took: Duration) {
-    histogram!(ROUND_COMMIT).record(took);
+/// A phase of a round took this long: `replay`, `decide`, `answer`, `commit` or `apply`.
+pub fn round_phase(phase: &'static str, took: Duration) {
+    histogram!(ROUND_PHASE, "phase" => phase).record(took);
 }
 
 /// A round was dropped.

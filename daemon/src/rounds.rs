@@ -67,6 +67,23 @@ impl Rounds {
     }
 }
 
+/// Times the phases of a round, one after another.
+struct Phases {
+    since: Instant,
+}
+
+impl Phases {
+    fn start() -> Phases {
+        Phases { since: Instant::now() }
+    }
+
+    fn ended(&mut self, phase: &'static str) {
+        let now = Instant::now();
+        metrics::round_phase(phase, now.duration_since(self.since));
+        self.since = now;
+    }
+}
+
 /// The loop's own state.
 #[derive(Debug)]
 pub struct RoundLoop {
@@ -118,16 +135,18 @@ impl RoundLoop {
     }
 
     async fn round(&mut self, batch: Vec<Entry>, waiting: &mut VecDeque<Entry>) -> Result<(), StoreError> {
+        let mut clock = Phases::start();
         let batch = self.replay_known(batch, waiting).await?;
-        let started = Instant::now();
+        clock.ended("replay");
         let (commands, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|entry| (entry.command, (entry.many, entry.key, entry.reply))).unzip();
         let size = commands.len();
         let round = Round { now: self.shared.now(), seed: rand::random() };
         let decision = decide(&mut self.draft, commands, round);
         let touched = self.draft.take_touched();
-        metrics::round_decided(started.elapsed(), size, &decision.events);
+        metrics::round_decided(size, &decision.events);
         self.verify(&decision, &touched)?;
+        clock.ended("decide");
         let mut explainer = Explainer::of(&self.draft);
         let given = decision.answers.iter().zip(&replies);
         let answers: Vec<Answer> =
@@ -138,8 +157,9 @@ impl RoundLoop {
                 Some(Recorded { key: key.clone()?, status: answer.status, body: answer.body.clone() })
             })
             .collect();
+        clock.ended("answer");
         if !decision.events.is_empty() || !recorded.is_empty() {
-            self.commit(round.now, &decision, &touched, &recorded).await?;
+            self.commit(&mut clock, round.now, &decision, &touched, &recorded).await?;
         }
         for ((_, _, reply), answer) in replies.into_iter().zip(answers) {
             // A client that has gone away does not undo what is committed.
@@ -234,18 +254,18 @@ impl RoundLoop {
 
     async fn commit(
         &mut self,
+        clock: &mut Phases,
         at: Timestamp,
         decision: &Decision,
         touched: &chiptide_allocator::Touched,
         answers: &[Recorded],
     ) -> Result<(), StoreError> {
-        let started = Instant::now();
         let round = {
             let before = self.shared.cluster();
             Commit::of(self.leadership, at, (&before, &self.draft), touched, &decision.events, answers)
         };
         commit(&self.store, &round).await?;
-        metrics::round_committed(started.elapsed());
+        clock.ended("commit");
         let shared = self.shared.cluster_arc();
         let mut cluster = shared.write();
         for event in &decision.events {
@@ -258,6 +278,7 @@ impl RoundLoop {
         debug_assert!(*cluster == self.draft, "memory is the fold of committed events");
         drop(cluster);
         self.shared.watchers.wake(touched);
+        clock.ended("apply");
         Ok(())
     }
 
@@ -293,8 +314,57 @@ impl RoundLoop {
     }
 }
 
+/// The round loop on its own thread.
+#[derive(Debug)]
+pub struct Led {
+    leading: Option<oneshot::Receiver<()>>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Led {
+    /// Waits until the cluster is read and led.
+    pub async fn leading(&mut self) -> anyhow::Result<()> {
+        if let Some(leading) = self.leading.take()
+            && leading.await.is_ok()
+        {
+            return Ok(());
+        }
+        self.ended().await?;
+        anyhow::bail!("the round loop ended before it led")
+    }
+
+    /// Waits for the loop's end.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.ended).await.context("the round loop broke")?
+    }
+}
+
+/// Reads the cluster, takes the lead in it, and runs the loop on a thread and a runtime of its own: a round waits for
+/// Postgres ten times, and among the tasks of a hundred clients each wait would end in a queue (measured: half the
+/// throughput).
+pub fn spawn(
+    shared: Arc<Shared>,
+    store: Store,
+    leadership: Leadership,
+    entries: mpsc::Receiver<Entry>,
+) -> anyhow::Result<Led> {
+    let (leading_in, leading) = oneshot::channel();
+    let (ended_in, ended) = oneshot::channel();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("make the rounds' runtime")?;
+    let life = async move {
+        let round_loop = lead(shared, store, leadership, entries).await?;
+        let _ = leading_in.send(());
+        round_loop.run().await
+    };
+    let thread = std::thread::Builder::new().name("rounds".into());
+    // The handle is not joined: the end is told through the channel, and a panic closes it.
+    thread.spawn(move || drop(ended_in.send(runtime.block_on(life)))).context("start the rounds' thread")?;
+    Ok(Led { leading: Some(leading), ended })
+}
+
 /// Reads the cluster, takes the lead in it, and makes the loop that leads it.
-pub async fn lead(
+async fn lead(
     shared: Arc<Shared>,
     store: Store,
     leadership: Leadership,

@@ -3,9 +3,10 @@
 use crate::app::{App, Shared};
 use crate::auth::Tokens;
 use crate::config::Config;
+use crate::leading::Seat;
 use crate::rounds::{self, Rounds};
-use crate::store::{Store, idempotency_keys, leader};
-use crate::{leading, metrics, routes};
+use crate::store::{Store, idempotency_keys};
+use crate::{metrics, routes};
 use anyhow::Context;
 use chiptide_allocator::Command;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -45,22 +46,23 @@ pub async fn run(
     let handle = axum_server::Handle::new();
     let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, metrics)));
 
-    let (leadership, lock) = tokio::select! {
-        taken = leading::take(&store, &database_url) => taken?,
+    let seat = tokio::select! {
+        taken = Seat::take(&database_url) => taken?,
         () = stop.cancelled() => return Ok(()),
     };
-    let round_loop = rounds::lead(shared.clone(), store.clone(), leadership, entries).await?;
-    let mut rounds_task = tokio::spawn(round_loop.run());
-    let lease = CancellationToken::new();
-    let mut keep_task = tokio::spawn(leading::keep(store.clone(), leadership, lease.clone()));
+    let epoch = seat.leadership.epoch;
+    let mut led = rounds::spawn(shared.clone(), store.clone(), seat.leadership, entries)?;
+    led.leading().await?;
+    let resign = CancellationToken::new();
+    let mut keep_task = tokio::spawn(seat.keep(resign.clone()));
     let silence = tokio::spawn(watch_silence(shared.clone(), rounds.clone(), store.clone(), stop.clone()));
     shared.set_ready(true);
     std::fs::write(data_dir.join("daemon.url"), &base).context("write daemon.url")?;
-    tracing::info!(url = %base, epoch = leadership.epoch, "serving");
+    tracing::info!(url = %base, epoch, "serving");
 
     let lost = tokio::select! {
         () = stop.cancelled() => None,
-        ended = &mut rounds_task => Some(ended.context("the round loop broke").and_then(|ended| ended)),
+        ended = led.ended() => Some(ended),
         ended = &mut keep_task => Some(ended.context("the renewal broke").and_then(|ended| ended)),
     };
     tracing::info!("draining");
@@ -71,12 +73,10 @@ pub async fn run(
     silence.await.context("join the silence watch")?;
     drop(rounds);
     if lost.is_none() {
-        rounds_task.await.context("join the round loop")??;
-        lease.cancel();
+        led.ended().await?;
+        resign.cancel();
         keep_task.await.context("join the renewal")??;
-        leader::resign(&store.writer, leadership).await.context("give up the lead")?;
     }
-    drop(lock);
     store.close().await;
     tracing::info!("stopped");
     lost.unwrap_or(Ok(()))

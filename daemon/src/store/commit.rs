@@ -1,12 +1,14 @@
 //! The transaction of a round: the log and the current state it folds to, all or nothing.
 
+use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
+use super::leases::LeaseWrite;
 use super::nodes::ChipWrite;
 use super::{Result, Store, claims, events, holds, idempotency_keys, jobs, leases, nodes, policies};
 use chiptide_allocator::fleet::Node;
 use chiptide_allocator::{Cluster, Touched};
-use chiptide_model::{ChipId, Event, Hold, JobId, LeaseId, LeaseState, Timestamp};
+use chiptide_model::{ChipId, Event, Job, JobId, Lease, LeaseId, LeaseState, Timestamp};
 use std::collections::BTreeSet;
 
 /// Everything a round writes.
@@ -125,28 +127,24 @@ async fn write_holds_and_leases(tx: &mut sqlx::PgConnection, round: &Commit<'_>)
     if !changes.proven.is_empty() {
         holds::delete(tx, &changes.proven).await?;
     }
-    if !changes.ended.is_empty() {
-        holds::set_vacating(tx, &changes.ended).await?;
-    }
     if !changes.new_holds.is_empty() {
         holds::insert(tx, &changes.new_holds).await?;
     }
     let claims: Vec<_> = round.touched.claims.iter().map(|job| (*job, round.after.claim(*job))).collect();
     if !claims.is_empty() {
-        claims::replace(tx, &claims).await?;
+        claims::replace(tx, round.after, &claims).await?;
     }
     Ok(())
 }
 
 /// The rows a round touches, sorted by what has to be done with them.
 struct Changes<'a> {
-    new_jobs: Vec<&'a chiptide_model::Job>,
-    old_jobs: Vec<&'a chiptide_model::Job>,
-    new_leases: Vec<leases::LeaseWrite<'a>>,
-    old_leases: Vec<leases::LeaseWrite<'a>>,
-    new_holds: Vec<holds::HoldWrite<'a>>,
-    proven: Vec<(&'a ChipId, LeaseId)>,
-    ended: Vec<(LeaseId, Timestamp)>,
+    new_jobs: Vec<&'a Job>,
+    old_jobs: Vec<&'a Job>,
+    new_leases: Vec<LeaseWrite<'a>>,
+    old_leases: Vec<LeaseWrite<'a>>,
+    new_holds: Vec<HoldWrite<'a>>,
+    proven: Vec<(usize, LeaseId)>,
 }
 
 impl<'a> Changes<'a> {
@@ -164,34 +162,38 @@ impl<'a> Changes<'a> {
                 _ => {}
             }
         }
-        let touched = round.touched;
-        let live = touched.jobs.iter().filter_map(|id| round.after.job(*id));
-        let (new_jobs, old_jobs) = live.chain(touched.ended_jobs.values()).partition(|job| submitted.contains(&job.id));
-        let kept = touched.leases.iter().filter_map(|id| round.after.lease(*id)).map(|lease| (lease, false));
-        let gone = touched.vacated_leases.values().map(|lease| (lease, true));
-        let (new_leases, old_leases): (Vec<_>, Vec<_>) =
-            kept.chain(gone).partition(|(lease, _)| granted.contains(&lease.id));
-        let by = |lease: &chiptide_model::Lease| match &lease.state {
-            LeaseState::Ended { at, .. } => Some(*at + round.after.policy.bounds.vacate),
-            _ => None,
-        };
-        let still_there = |lease: LeaseId, hold: &&Hold| !vacated.contains(&(&hold.chip, lease));
-        let holds_of = |lease: &'a chiptide_model::Lease| {
-            let holds = lease.placements.iter().flat_map(|placement| &placement.holds);
-            holds.filter(move |hold| still_there(lease.id, hold)).map(move |hold| (lease.id, hold, by(lease)))
-        };
+        let (after, touched) = (round.after, round.touched);
+        let live = touched.jobs.iter().filter_map(|id| after.job(*id));
+        let jobs = live.chain(touched.ended_jobs.values());
+        let (new_jobs, old_jobs) = jobs.partition(|job| submitted.contains(&job.id));
+        // A lease that ended in an earlier round has its last row; that its chips are vacant is told by its holds.
+        let changed = |lease: &&Lease| granted.contains(&lease.id) || lease.is_live() || ended.contains(&lease.id);
+        let leases = touched.leases.iter().filter_map(|id| after.lease(*id)).chain(touched.vacated_leases.values());
+        let write = |lease: &'a Lease| LeaseWrite { lease, vacate_by: vacate_by(after, lease) };
+        let leases = leases.filter(changed).map(write);
+        let (new_leases, old_leases): (Vec<_>, Vec<_>) = leases.partition(|write| granted.contains(&write.lease.id));
+        let number = |chip: &ChipId| after.chip_at(chip).map(|(ix, _)| ix);
+        let holds = new_leases.iter().flat_map(|write| {
+            let holds = write.lease.placements.iter().flat_map(|placement| &placement.holds);
+            holds.map(|hold| (write.lease.id, hold))
+        });
+        let still_there = holds.filter(|(lease, hold)| !vacated.contains(&(&hold.chip, *lease)));
+        let proven = vacated.iter().filter(|(_, lease)| !granted.contains(lease));
         Changes {
-            new_holds: new_leases.iter().flat_map(|(lease, _)| holds_of(lease)).collect(),
-            proven: vacated.iter().filter(|(_, lease)| !granted.contains(lease)).copied().collect(),
-            ended: old_leases
-                .iter()
-                .filter(|(lease, _)| ended.contains(&lease.id))
-                .filter_map(|(lease, _)| Some((lease.id, by(lease)?)))
-                .collect(),
+            new_holds: still_there.filter_map(|(lease, hold)| Some((lease, number(&hold.chip)?, hold))).collect(),
+            proven: proven.filter_map(|(chip, lease)| Some((number(chip)?, *lease))).collect(),
             new_jobs,
             old_jobs,
             new_leases,
             old_leases,
         }
+    }
+}
+
+/// By when the chips of an ended lease must be proven vacant.
+fn vacate_by(cluster: &Cluster, lease: &Lease) -> Option<Timestamp> {
+    match &lease.state {
+        LeaseState::Ended { at, .. } => Some(*at + cluster.policy.bounds.vacate),
+        _ => None,
     }
 }

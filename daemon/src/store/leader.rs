@@ -1,7 +1,7 @@
 //! Table `leader`: who may write, fenced by an epoch; and `leader_expiry`, renewed apart from it.
 
 use super::{Result, StoreError, signed, unsigned};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 /// A leadership: both are compared, since an epoch alone could repeat after a lost commit.
@@ -15,8 +15,13 @@ pub struct Leadership {
 
 /// Takes the lead if nobody holds it: `vacant` says that the last leader is known to be gone, otherwise its expiry must
 /// have passed by the database's clock. `None` while another leads.
-pub async fn take_over(pool: &PgPool, instance: Uuid, vacant: bool, ttl_secs: f64) -> Result<Option<Leadership>> {
-    let mut tx = pool.begin().await?;
+pub async fn take_over(
+    connection: &mut PgConnection,
+    instance: Uuid,
+    vacant: bool,
+    ttl_secs: f64,
+) -> Result<Option<Leadership>> {
+    let mut tx = connection.begin().await?;
     let leader = sqlx::query!("select epoch from leader for update").fetch_one(&mut *tx).await?;
     let expired =
         sqlx::query_scalar!("select expires_at < now() as \"expired!\" from leader_expiry").fetch_one(&mut *tx).await?;
@@ -33,8 +38,8 @@ pub async fn take_over(pool: &PgPool, instance: Uuid, vacant: bool, ttl_secs: f6
 }
 
 /// Pushes the expiry out again; refuses when another has taken over.
-pub async fn renew(pool: &PgPool, leadership: Leadership, ttl_secs: f64) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn renew(connection: &mut PgConnection, leadership: Leadership, ttl_secs: f64) -> Result<()> {
+    let mut tx = connection.begin().await?;
     guard(&mut tx, leadership).await?;
     sqlx::query!("update leader_expiry set expires_at = now() + make_interval(secs => $1)", ttl_secs)
         .execute(&mut *tx)
@@ -44,8 +49,8 @@ pub async fn renew(pool: &PgPool, leadership: Leadership, ttl_secs: f64) -> Resu
 }
 
 /// Gives the lead up, so that the next daemon need not wait.
-pub async fn resign(pool: &PgPool, leadership: Leadership) -> Result<()> {
-    renew(pool, leadership, 0.0).await
+pub async fn resign(connection: &mut PgConnection, leadership: Leadership) -> Result<()> {
+    renew(connection, leadership, 0.0).await
 }
 
 /// The first statement of every write transaction. `for share` is what fences: a takeover waits for this transaction,

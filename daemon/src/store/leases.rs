@@ -6,8 +6,14 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, QueryBuilder};
 use uuid::Uuid;
 
-/// A lease to write, and whether its last chip has been proven vacant.
-pub type LeaseWrite<'a> = (&'a Lease, bool);
+/// A lease to write.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseWrite<'a> {
+    /// The lease as it is now.
+    pub lease: &'a Lease,
+    /// Once it has ended: by when its chips must be proven vacant.
+    pub vacate_by: Option<Timestamp>,
+}
 
 struct States {
     ids: Vec<Uuid>,
@@ -16,7 +22,7 @@ struct States {
     expires: Vec<Option<DateTime<Utc>>>,
     deadlines: Vec<Option<DateTime<Utc>>>,
     ended: Vec<Option<DateTime<Utc>>>,
-    vacated: Vec<bool>,
+    vacate_by: Vec<Option<DateTime<Utc>>>,
     confirmed: Vec<String>,
 }
 
@@ -30,37 +36,38 @@ fn parts(state: &LeaseState) -> (&'static str, Option<&Cause>, Option<Timestamp>
 }
 
 fn states(leases: &[LeaseWrite<'_>]) -> States {
-    let part = || leases.iter().map(|(lease, _)| parts(&lease.state));
+    let part = || leases.iter().map(|write| parts(&write.lease.state));
     // Names hold no comma, so a joined list carries the ragged array that UNNEST cannot.
     let confirmed = |lease: &Lease| lease.confirmed.iter().map(NodeId::as_str).collect::<Vec<_>>().join(",");
     States {
-        ids: leases.iter().map(|(lease, _)| lease.id.0).collect(),
+        ids: leases.iter().map(|write| write.lease.id.0).collect(),
         states: part().map(|(state, ..)| state.to_owned()).collect(),
         causes: part().map(|(_, cause, ..)| cause.map(json)).collect(),
-        expires: leases.iter().map(|(lease, _)| lease.expires_at.map(column)).collect(),
+        expires: leases.iter().map(|write| write.lease.expires_at.map(column)).collect(),
         deadlines: part().map(|(_, _, deadline, _)| deadline.map(column)).collect(),
         ended: part().map(|(.., ended)| ended.map(column)).collect(),
-        vacated: leases.iter().map(|(_, vacated)| *vacated).collect(),
-        confirmed: leases.iter().map(|(lease, _)| confirmed(lease)).collect(),
+        vacate_by: leases.iter().map(|write| write.vacate_by.map(column)).collect(),
+        confirmed: leases.iter().map(|write| confirmed(write.lease)).collect(),
     }
 }
 
 /// Adds leases granted in this round, in the state they have at its end.
 pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<()> {
     let s = states(leases);
-    let jobs: Vec<Uuid> = leases.iter().map(|(lease, _)| lease.job.0).collect();
-    let attempts: Vec<i32> = leases.iter().map(|(lease, _)| i32::try_from(lease.attempt).unwrap_or(i32::MAX)).collect();
-    let granted: Vec<DateTime<Utc>> = leases.iter().map(|(lease, _)| column(lease.granted_at)).collect();
-    let ends: Vec<Option<DateTime<Utc>>> = leases.iter().map(|(lease, _)| lease.ends_at.map(column)).collect();
-    let placements: Vec<String> = leases.iter().map(|(lease, _)| json(&lease.placements)).collect();
+    let jobs: Vec<Uuid> = leases.iter().map(|write| write.lease.job.0).collect();
+    let attempts: Vec<i32> =
+        leases.iter().map(|write| i32::try_from(write.lease.attempt).unwrap_or(i32::MAX)).collect();
+    let granted: Vec<DateTime<Utc>> = leases.iter().map(|write| column(write.lease.granted_at)).collect();
+    let ends: Vec<Option<DateTime<Utc>>> = leases.iter().map(|write| write.lease.ends_at.map(column)).collect();
+    let placements: Vec<String> = leases.iter().map(|write| json(&write.lease.placements)).collect();
     let done = sqlx::query!(
         "insert into leases (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at,
-             vacated, confirmed, placements)
+             vacate_by, confirmed, placements)
          select id, job_id, attempt, state, cause::jsonb, granted_at, expires_at, ends_at, deadline, ended_at,
-             vacated, string_to_array(confirmed, ','), placements::jsonb
+             vacate_by, string_to_array(confirmed, ','), placements::jsonb
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
-                 $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bool[], $12::text[], $13::text[])
-             as l (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, vacated,
+                 $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[])
+             as l (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, vacate_by,
                  confirmed, placements)",
         &s.ids,
         &jobs,
@@ -72,7 +79,7 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<
         &ends as _,
         &s.deadlines as _,
         &s.ended as _,
-        &s.vacated,
+        &s.vacate_by as _,
         &s.confirmed,
         &placements
     )
@@ -81,23 +88,23 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<
     expect_rows("add leases", leases.len(), &done)
 }
 
-/// Writes the state of leases that were there before this round; one already vacated cannot change.
+/// Writes the state of leases that were there before this round; one that has ended cannot change.
 pub async fn update(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<()> {
     let s = states(leases);
     let done = sqlx::query!(
         "update leases set state = l.state, cause = l.cause::jsonb, expires_at = l.expires_at, deadline = l.deadline,
-             ended_at = l.ended_at, vacated = l.vacated, confirmed = string_to_array(l.confirmed, ',')
+             ended_at = l.ended_at, vacate_by = l.vacate_by, confirmed = string_to_array(l.confirmed, ',')
          from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-                 $7::bool[], $8::text[])
-             as l (id, state, cause, expires_at, deadline, ended_at, vacated, confirmed)
-         where leases.id = l.id and not leases.vacated",
+                 $7::timestamptz[], $8::text[])
+             as l (id, state, cause, expires_at, deadline, ended_at, vacate_by, confirmed)
+         where leases.id = l.id and leases.state <> 'ended'",
         &s.ids,
         &s.states,
         &s.causes as _,
         &s.expires as _,
         &s.deadlines as _,
         &s.ended as _,
-        &s.vacated,
+        &s.vacate_by as _,
         &s.confirmed
     )
     .execute(tx)
@@ -155,7 +162,8 @@ pub async fn load_in_memory(tx: &mut PgConnection) -> Result<Vec<Lease>> {
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
              placements
-         from leases where not vacated order by id"
+         from leases
+         where state <> 'ended' or id in (select lease_id from holds) order by id"
     );
     rows.fetch_all(tx).await?.into_iter().map(LeaseRow::lease).collect()
 }

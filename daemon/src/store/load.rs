@@ -5,7 +5,7 @@ use chiptide_allocator::{Cluster, Snapshot};
 
 /// Reads the live cluster, in one repeatable-read transaction.
 pub async fn load(store: &Store) -> Result<Cluster> {
-    let mut tx = store.writer.begin().await?;
+    let mut tx = store.reader.begin().await?;
     sqlx::query!("set transaction isolation level repeatable read").execute(&mut *tx).await?;
     let took_over = sqlx::query_scalar!(
         "select (body->>'epoch')::bigint as \"epoch!\" from events where kind = 'leader_took_over' order by seq desc limit 1"

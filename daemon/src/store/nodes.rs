@@ -35,26 +35,26 @@ pub async fn upsert(tx: &mut PgConnection, nodes: &[(usize, &Node)]) -> Result<(
     expect_rows("write nodes", nodes.len(), &done)
 }
 
-/// A chip to write: its index, its node's name, and its state now.
+/// A chip to write: its index (its number in the tables), its node's name, and its state now.
 pub type ChipWrite<'a> = (usize, &'a NodeId, &'a Chip);
 
 /// Adds chips met for the first time.
 pub async fn insert_chips(tx: &mut PgConnection, chips: &[ChipWrite<'_>]) -> Result<()> {
     let ids: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.id.to_string()).collect();
     let nodes: Vec<String> = chips.iter().map(|(_, node, _)| node.to_string()).collect();
-    let ordinals: Vec<i64> = chips.iter().map(|(ix, _, _)| signed(*ix as u64)).collect();
+    let numbers: Vec<i64> = chips.iter().map(|(ix, _, _)| signed(*ix as u64)).collect();
     let classes: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.class.to_string()).collect();
     let epochs: Vec<i64> = chips.iter().map(|(_, _, chip)| signed(chip.epoch)).collect();
     let health: Vec<String> = chips.iter().map(|(_, _, chip)| json(&chip.health)).collect();
     let facts: Vec<String> = chips.iter().map(|(_, _, chip)| json(&chip.facts)).collect();
     let done = sqlx::query!(
-        "insert into chips (id, node_id, ordinal, device_class, lease_epoch, health, facts)
-         select id, node_id, ordinal, device_class, lease_epoch, health::jsonb, facts::jsonb
+        "insert into chips (id, node_id, number, device_class, lease_epoch, health, facts)
+         select id, node_id, number, device_class, lease_epoch, health::jsonb, facts::jsonb
          from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[])
-             as c (id, node_id, ordinal, device_class, lease_epoch, health, facts)",
+             as c (id, node_id, number, device_class, lease_epoch, health, facts)",
         &ids,
         &nodes,
-        &ordinals,
+        &numbers,
         &classes,
         &epochs,
         &health,
@@ -110,7 +110,7 @@ pub async fn update_chips(tx: &mut PgConnection, chips: &[ChipWrite<'_>]) -> Res
 /// Every node with its chips, in the order of registration.
 pub async fn load(tx: &mut PgConnection) -> Result<Vec<NodeRow>> {
     let mut chips: BTreeMap<String, Vec<ChipRow>> = BTreeMap::new();
-    let rows = sqlx::query!("select id, node_id, lease_epoch, health, quarantine, facts from chips order by ordinal");
+    let rows = sqlx::query!("select id, node_id, lease_epoch, health, quarantine, facts from chips order by number");
     for row in rows.fetch_all(&mut *tx).await? {
         chips.entry(row.node_id).or_default().push(ChipRow {
             facts: unjson("chips", &row.id, row.facts)?,

@@ -19,18 +19,16 @@ async fn no_slot_has_two_holders_and_no_lease_outlives_its_job() {
     let daemon = Daemon::start().await;
     Node::register(&daemon, "n1", 1).await;
     daemon.client.create_job(&job(json!({"share": {"fraction": 0.5}, "chips": null})), None).await.expect("accepted");
-    let twice =
-        "insert into holds (lease_id, chip_id, slots, epoch) select lease_id, chip_id, '[400,600)', 2 from holds";
+    let twice = "insert into holds (lease_id, chip, slots, epoch) select lease_id, chip, '[400,600)', 2 from holds";
     assert_eq!(refused(&daemon, twice).await, "holds_one_holder_a_slot");
-    let beyond =
-        "insert into holds (lease_id, chip_id, slots, epoch) select lease_id, chip_id, '[900,1001)', 2 from holds";
+    let beyond = "insert into holds (lease_id, chip, slots, epoch) select lease_id, chip, '[900,1001)', 2 from holds";
     assert_eq!(refused(&daemon, beyond).await, "holds_slots_check");
     let backwards = "update chips set lease_epoch = lease_epoch - 1";
     assert_eq!(refused(&daemon, backwards).await, "lease_epoch_only_grows");
     let orphan = "update jobs set state = 'succeeded', lease_id = null";
-    assert_eq!(refused(&daemon, orphan).await, "leases_job_id_job_live_fkey");
-    let second = "insert into leases (id, job_id, attempt, state, granted_at, vacated, confirmed, placements)
-         select gen_random_uuid(), job_id, 2, 'active', now(), false, '{}', '[]' from leases";
+    assert_eq!(refused(&daemon, orphan).await, "live_lease_needs_live_job");
+    let second = "insert into leases (id, job_id, attempt, state, granted_at, confirmed, placements)
+         select gen_random_uuid(), job_id, 2, 'active', now(), '{}', '[]' from leases";
     assert_eq!(refused(&daemon, second).await, "leases_one_live_a_job");
     assert_eq!(refused(&daemon, "update jobs set state = 'asleep', lease_id = null").await, "jobs_state_check");
 }
@@ -39,9 +37,10 @@ async fn no_slot_has_two_holders_and_no_lease_outlives_its_job() {
 async fn a_deposed_leader_cannot_commit() {
     let daemon = Daemon::start().await;
     let store = Store::open(&daemon.database_url).await.expect("a store");
+    let mut seat = store.reader.acquire().await.expect("a connection");
     let me = Uuid::new_v4();
-    assert_eq!(leader::take_over(&store.writer, me, false, 60.0).await.expect("answered"), None, "the daemon leads");
-    let mine = leader::take_over(&store.writer, me, true, 60.0).await.expect("answered").expect("the lead");
+    assert_eq!(leader::take_over(&mut seat, me, false, 60.0).await.expect("answered"), None, "the daemon leads");
+    let mine = leader::take_over(&mut seat, me, true, 60.0).await.expect("answered").expect("the lead");
     // The daemon does not know yet; its next round must not land.
     let late = daemon.client.create_job(&job(json!({})), None).await.expect_err("fenced");
     assert_ne!(late.code(), Some("idempotency_key_reused"));
@@ -49,18 +48,18 @@ async fn a_deposed_leader_cannot_commit() {
         sqlx::query_scalar::<_, i64>("select count(*) from jobs").fetch_one(&store.reader).await.expect("counted");
     assert_eq!(jobs, 0);
     let wrong = Leadership { epoch: mine.epoch, instance: Uuid::new_v4() };
-    assert!(matches!(leader::renew(&store.writer, wrong, 1.0).await, Err(StoreError::Deposed)));
+    assert!(matches!(leader::renew(&mut seat, wrong, 1.0).await, Err(StoreError::Deposed)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_waits_for_a_commit_under_way() {
     let daemon = Daemon::start().await;
     let store = Store::open(&daemon.database_url).await.expect("a store");
-    let mine = leader::take_over(&store.writer, Uuid::new_v4(), true, 60.0).await.expect("answered").expect("the lead");
+    let mut seat = store.reader.acquire().await.expect("a connection");
+    let mine = leader::take_over(&mut seat, Uuid::new_v4(), true, 60.0).await.expect("answered").expect("the lead");
     let mut round = store.writer.begin().await.expect("a transaction");
     leader::guard(&mut round, mine).await.expect("mine");
-    let other = store.clone();
-    let mut takeover = tokio::spawn(async move { leader::take_over(&other.reader, Uuid::new_v4(), true, 60.0).await });
+    let mut takeover = tokio::spawn(async move { leader::take_over(&mut seat, Uuid::new_v4(), true, 60.0).await });
     let early = tokio::time::timeout(Duration::from_millis(300), &mut takeover).await;
     assert!(early.is_err(), "the takeover did not wait for the round");
     round.commit().await.expect("committed");
