@@ -27,7 +27,7 @@ const POLL_HELD: Duration = Duration::from_millis(500);
 /// That moment.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
 /// News come at once to an agent that was idle; of a burst, whatever happens within this goes into one poll or report.
-const BURST: Duration = Duration::from_millis(20);
+const BURST: Duration = Duration::from_millis(40);
 
 /// A call under way, with the moment it was asked; `None` for no answer in time.
 type Call<T> = Pin<Box<dyn Future<Output = (Instant, Option<Result<T, ClientError>>)> + Send>>;
@@ -79,6 +79,7 @@ impl<'a> Session<'a> {
     /// Reports and polls until the node must register again.
     pub(crate) async fn serve(mut self) {
         let mut poll = self.poll(Duration::ZERO);
+        let mut poll_from = Instant::now();
         let mut report: Option<Call<ReportView>> = None;
         loop {
             let reading = self.agent.reading();
@@ -94,10 +95,20 @@ impl<'a> Session<'a> {
             }
             let wake = self.wake();
             let over = tokio::select! {
-                (asked, answer) = &mut poll => self.on_orders(asked, answer).map(|wait| poll = self.poll(wait)),
+                (asked, answer) = &mut poll => self.on_orders(asked, answer).map(|wait| {
+                    poll_from = Instant::now() + wait;
+                    poll = self.poll(wait);
+                }),
                 (asked, answer) = in_flight(&mut report) => {
                     report = None;
-                    self.on_reported(asked, answer)
+                    let seen = self.seen.clone();
+                    let over = self.on_reported(asked, answer);
+                    // A reply that brought orders stands in for a poll that has not been sent yet.
+                    if self.seen != seen && Instant::now() < poll_from {
+                        poll_from = Instant::now() + BURST;
+                        poll = self.poll(BURST);
+                    }
+                    over
                 }
                 changed = self.agent.readings.changed(), if !self.agent.source_ended => {
                     self.agent.source_ended = changed.is_err();

@@ -133,10 +133,12 @@ impl Cluster {
                     let chip = &mut self.fleet.chips[ix];
                     rebuild |= chip.facts.class != facts.class;
                     (chip.facts, chip.health) = (facts.clone(), health.clone());
+                    self.touched.chip_facts.insert(facts.id.clone());
                 }
                 Some(_) => return Err(format!("chip {} belongs to another node", facts.id)),
                 None => {
                     self.add_chip(node, facts, health);
+                    self.touched.new_chips.insert(facts.id.clone());
                     rebuild = true;
                 }
             }
@@ -147,6 +149,7 @@ impl Cluster {
             if !chips.iter().any(|(facts, _)| facts.id == chip.facts.id) {
                 chip.health = Health::Unhealthy { detail: "missing from the node's inventory".into() };
                 self.touched.chips.insert(chip.facts.id.clone());
+                self.touched.chip_facts.insert(chip.facts.id.clone());
             }
         }
         if is_new {
@@ -194,6 +197,7 @@ impl Cluster {
         let ix = self.chip_ix(chip)?;
         change(&mut self.fleet.chips[ix]);
         let node = self.fleet.chips[ix].node;
+        self.touched.chip_facts.insert(chip.clone());
         self.touched.chips.insert(chip.clone());
         self.fleet.recount_node(node);
         self.check_claims_of(node);
@@ -252,7 +256,6 @@ impl Cluster {
         }
         state.cpu_free = state.cpu_free.min(state.facts.cpu_milli);
         state.memory_free = state.memory_free.min(state.facts.memory_mib);
-        self.touched.nodes.insert(state.id.clone());
         let elsewhere = record
             .nodes()
             .iter()
@@ -417,6 +420,7 @@ impl Cluster {
                 if hold.epoch <= chip.epoch {
                     return Err(format!("chip {} epoch {} after {}", hold.chip, hold.epoch, chip.epoch));
                 }
+                self.touched.epochs.entry(hold.chip.clone()).or_insert(chip.epoch);
                 chip.epoch = hold.epoch;
                 chip.holds.push(ChipHold {
                     lease: lease.id,
@@ -524,7 +528,7 @@ impl Cluster {
 
     fn orders_changed(&mut self, node: NodeIx) {
         self.fleet.nodes[node].orders_revision += 1;
-        self.touched.nodes.insert(self.fleet.nodes[node].id.clone());
+        self.touched.orders.insert(self.fleet.nodes[node].id.clone());
     }
 
     /// Something about a node changed: claims on its chips are worth another look.

@@ -16,15 +16,28 @@ pub struct Touched {
     pub vacated_leases: BTreeMap<LeaseId, Lease>,
     /// Jobs whose claim was made or dropped.
     pub claims: BTreeSet<JobId>,
-    /// Chips that changed.
+    /// Chips that changed in any way: a hold or claim, health, epoch.
     pub chips: BTreeSet<ChipId>,
-    /// Nodes that changed, and those whose orders changed.
+    /// Chips met for the first time.
+    pub new_chips: BTreeSet<ChipId>,
+    /// Chips whose facts, health or quarantine changed.
+    pub chip_facts: BTreeSet<ChipId>,
+    /// Chips whose lease epoch rose, with the epoch it rose from.
+    pub epochs: BTreeMap<ChipId, u64>,
+    /// Nodes whose session, facts or being known changed.
     pub nodes: BTreeSet<NodeId>,
+    /// Nodes whose orders changed.
+    pub orders: BTreeSet<NodeId>,
     /// Whether a policy came into force.
     pub policy: bool,
 }
 
 impl Touched {
+    /// Every node that changed in any way.
+    pub fn nodes_to_wake(&self) -> impl Iterator<Item = &NodeId> {
+        self.nodes.iter().chain(&self.orders)
+    }
+
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         *self == Touched::default()

@@ -20,7 +20,7 @@ const CHIPS: &str = "chiptide_chips";
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let buckets = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
     let handle = PrometheusBuilder::new().set_buckets(&buckets)?.install_recorder()?;
-    describe_counter!(ROUNDS, "Rounds decided");
+    describe_counter!(ROUNDS, "Rounds committed");
     describe_counter!(ROUND_COMMANDS, "Commands handled by rounds");
     describe_counter!(ROUND_FAILURES, "Rounds dropped because their commit failed");
     describe_histogram!(ROUND_PHASE, "Time of each phase of a round, in seconds");
@@ -34,9 +34,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// A round was decided.
-pub fn round_decided(commands: usize, events: &[Event]) {
+/// A round was committed.
+pub fn round_committed() {
     counter!(ROUNDS).increment(1);
+}
+
+/// Commands were decided.
+pub fn decided(commands: usize, events: &[Event]) {
     counter!(ROUND_COMMANDS).increment(commands as u64);
     for event in events {
         counter!(EVENTS, "kind" => event.kind()).increment(1);

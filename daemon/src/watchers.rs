@@ -42,7 +42,7 @@ impl Watchers {
         let topics = self.topics.lock();
         let wake = |topic: Topic| topics.get(&topic).into_iter().for_each(|notify| notify.notify_waiters());
         touched.jobs.iter().chain(touched.ended_jobs.keys()).for_each(|job| wake(Topic::Job(*job)));
-        touched.nodes.iter().for_each(|node| wake(Topic::Node(node.clone())));
+        touched.nodes_to_wake().for_each(|node| wake(Topic::Node(node.clone())));
     }
 
     /// Wakes everyone, to look for themselves.

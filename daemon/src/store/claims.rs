@@ -1,17 +1,17 @@
 //! Tables `claims` and `claimed_slots`: promises, each slot promised to one job.
 
-use super::{Result, column, json, moment, signed, unjson};
-use chiptide_allocator::{Claim, Cluster};
+use super::{Result, column, json, moment, unjson};
+use chiptide_allocator::Claim;
 use chiptide_model::{JobId, LeaseId};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Replaces the promises of these jobs: `None` deletes.
-pub async fn replace(tx: &mut PgConnection, cluster: &Cluster, claims: &[(JobId, Option<&Claim>)]) -> Result<()> {
+pub async fn replace(tx: &mut PgConnection, claims: &[(JobId, Option<Claim>)]) -> Result<()> {
     let touched: Vec<Uuid> = claims.iter().map(|(job, _)| job.0).collect();
     sqlx::query!("delete from claims where job_id = any($1)", &touched).execute(&mut *tx).await?;
-    let made: Vec<(Uuid, &Claim)> = claims.iter().filter_map(|(job, claim)| Some((job.0, (*claim)?))).collect();
+    let made: Vec<(Uuid, &Claim)> = claims.iter().filter_map(|(job, claim)| Some((job.0, claim.as_ref()?))).collect();
     if made.is_empty() {
         return Ok(());
     }
@@ -40,14 +40,14 @@ pub async fn replace(tx: &mut PgConnection, cluster: &Cluster, claims: &[(JobId,
         })
     };
     let jobs: Vec<Uuid> = slots().map(|(job, ..)| job).collect();
-    let number = |chip| cluster.chip_at(chip).map_or(-1, |(ix, _)| signed(ix as u64));
-    let chips: Vec<i64> = slots().map(|(_, hold, _)| number(&hold.chip)).collect();
+    let chips: Vec<String> = slots().map(|(_, hold, _)| hold.chip.to_string()).collect();
     let starts: Vec<i32> = slots().map(|(.., slots)| slots.start().into()).collect();
     let ends: Vec<i32> = slots().map(|(.., slots)| slots.end().into()).collect();
     sqlx::query!(
         "insert into claimed_slots (job_id, chip, slots)
-         select job_id, chip, int4range(lo, hi)
-         from unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[]) as s (job_id, chip, lo, hi)",
+         select s.job_id, chips.number, int4range(s.lo, s.hi)
+         from unnest($1::uuid[], $2::text[], $3::int[], $4::int[]) as s (job_id, chip_id, lo, hi)
+         join chips on chips.id = s.chip_id",
         &jobs,
         &chips,
         &starts,

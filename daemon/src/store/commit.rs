@@ -4,189 +4,156 @@ use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
-use super::nodes::ChipWrite;
 use super::{Result, Store, claims, events, holds, idempotency_keys, jobs, leases, nodes, policies};
-use chiptide_allocator::fleet::Node;
-use chiptide_allocator::{Cluster, Touched};
-use chiptide_model::{ChipId, Event, Job, JobId, Lease, LeaseId, LeaseState, Timestamp};
+use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
+use chiptide_allocator::{Claim, Cluster, Touched};
+use chiptide_model::{ChipId, Event, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
 use std::collections::BTreeSet;
 
-/// Everything a round writes.
-#[derive(Debug)]
-pub struct Commit<'a> {
-    leadership: Leadership,
-    at: Timestamp,
-    after: &'a Cluster,
-    touched: &'a Touched,
-    events: &'a [Event],
-    answers: &'a [Recorded],
-    fleet: FleetChanges<'a>,
-}
-
+/// Everything a round writes, gathered from the draft so that the next round may already change it.
 #[derive(Debug, Default)]
-struct FleetChanges<'a> {
-    nodes: Vec<(usize, &'a Node)>,
-    added: Vec<ChipWrite<'a>>,
-    changed: Vec<ChipWrite<'a>>,
-    raised: Vec<(&'a ChipId, u64, u64)>,
+pub struct Commit {
+    first_seq: u64,
+    events: Vec<(Timestamp, Event)>,
+    answers: Vec<Recorded>,
+    policy: Option<Policy>,
+    nodes: Vec<(NodeIx, Node)>,
+    new_chips: Vec<(ChipIx, NodeId, Chip)>,
+    chips: Vec<(ChipIx, NodeId, Chip)>,
+    epochs: Vec<(ChipId, u64, u64)>,
+    new_jobs: Vec<Job>,
+    jobs: Vec<Job>,
+    new_leases: Vec<LeaseWrite>,
+    leases: Vec<LeaseWrite>,
+    new_holds: Vec<HoldWrite>,
+    proven: Vec<(ChipIx, LeaseId)>,
+    claims: Vec<(JobId, Option<Claim>)>,
 }
 
-impl<'a> Commit<'a> {
-    /// Gathers what a round writes: `before` is the cluster as committed, `after` what the round makes of it.
-    pub fn of(
-        leadership: Leadership,
-        at: Timestamp,
-        (before, after): (&Cluster, &'a Cluster),
-        touched: &'a Touched,
-        events: &'a [Event],
-        answers: &'a [Recorded],
-    ) -> Commit<'a> {
-        Commit { leadership, at, after, touched, events, answers, fleet: fleet_changes(before, after, touched) }
+impl Commit {
+    /// Gathers what a round writes: its events, the answers to keyed requests, and the rows it touched as `after` has them.
+    pub fn of(after: &Cluster, touched: &Touched, events: Vec<(Timestamp, Event)>, answers: Vec<Recorded>) -> Commit {
+        let mut commit = Commit { first_seq: after.seq + 1 - events.len() as u64, answers, ..Commit::default() };
+        commit.policy = touched.policy.then(|| after.policy.clone());
+        commit.gather_fleet(after, touched);
+        commit.gather_work(after, touched, &events);
+        commit.events = events;
+        commit
     }
-}
 
-fn fleet_changes<'a>(before: &Cluster, after: &'a Cluster, touched: &'a Touched) -> FleetChanges<'a> {
-    let mut changes = FleetChanges::default();
-    for (ix, now) in touched.nodes.iter().filter_map(|id| after.node_at(id)) {
-        let changed = before.node(&now.id).is_none_or(|was| {
-            was.session != now.session || was.unknown_since != now.unknown_since || was.facts != now.facts
-        });
-        if changed {
-            changes.nodes.push((ix, now));
-        }
-    }
-    for (id, (ix, now)) in touched.chips.iter().filter_map(|id| Some((id, after.chip_at(id)?))) {
-        let write = (ix, &after.fleet.nodes[now.node].id, now);
-        let Some(was) = before.chip(id) else {
-            changes.added.push(write);
-            continue;
+    fn gather_fleet(&mut self, after: &Cluster, touched: &Touched) {
+        let node = |id: &NodeId| after.node_at(id).map(|(ix, node)| (ix, node.clone()));
+        self.nodes = touched.nodes.iter().filter_map(node).collect();
+        let chip = |id: &ChipId| {
+            let (ix, chip) = after.chip_at(id)?;
+            Some((ix, after.fleet.nodes[chip.node].id.clone(), chip.clone()))
         };
-        if was.epoch != now.epoch {
-            changes.raised.push((id, was.epoch, now.epoch));
-        }
-        if was.health != now.health || was.quarantine != now.quarantine || was.facts != now.facts {
-            changes.changed.push(write);
-        }
+        self.new_chips = touched.new_chips.iter().filter_map(chip).collect();
+        self.chips = touched.chip_facts.difference(&touched.new_chips).filter_map(chip).collect();
+        let raised = touched.epochs.iter().filter(|(id, _)| !touched.new_chips.contains(*id));
+        self.epochs = raised.filter_map(|(id, from)| Some((id.clone(), *from, after.chip(id)?.epoch))).collect();
     }
-    changes
-}
 
-/// Writes a round in one transaction. On an error nothing is known to be written (a lost connection may have committed):
-/// the caller reloads.
-pub async fn commit(store: &Store, round: &Commit<'_>) -> Result<()> {
-    let mut tx = store.writer.begin().await?;
-    guard(&mut tx, round.leadership).await?;
-    if !round.events.is_empty() {
-        let first = round.after.seq + 1 - round.events.len() as u64;
-        events::append(&mut tx, first, round.at, round.leadership.epoch, round.events).await?;
-    }
-    if round.touched.policy {
-        policies::insert(&mut tx, round.at, &round.after.policy).await?;
-    }
-    write_fleet(&mut tx, &round.fleet).await?;
-    write_holds_and_leases(&mut tx, round).await?;
-    if !round.answers.is_empty() {
-        idempotency_keys::insert(&mut tx, round.at, round.answers).await?;
-    }
-    tx.commit().await?;
-    Ok(())
-}
-
-async fn write_fleet(tx: &mut sqlx::PgConnection, fleet: &FleetChanges<'_>) -> Result<()> {
-    if !fleet.nodes.is_empty() {
-        nodes::upsert(tx, &fleet.nodes).await?;
-    }
-    if !fleet.added.is_empty() {
-        nodes::insert_chips(tx, &fleet.added).await?;
-    }
-    if !fleet.raised.is_empty() {
-        nodes::raise_epochs(tx, &fleet.raised).await?;
-    }
-    if !fleet.changed.is_empty() {
-        nodes::update_chips(tx, &fleet.changed).await?;
-    }
-    Ok(())
-}
-
-/// Leases, jobs, holds and claims, in the order that the constraints between them need: what ends goes first, then
-/// jobs, then what is new.
-async fn write_holds_and_leases(tx: &mut sqlx::PgConnection, round: &Commit<'_>) -> Result<()> {
-    let changes = Changes::of(round);
-    if !changes.old_leases.is_empty() {
-        leases::update(tx, &changes.old_leases).await?;
-    }
-    if !changes.new_jobs.is_empty() {
-        jobs::insert(tx, &changes.new_jobs).await?;
-    }
-    if !changes.old_jobs.is_empty() {
-        jobs::update(tx, &changes.old_jobs).await?;
-    }
-    if !changes.new_leases.is_empty() {
-        leases::insert(tx, &changes.new_leases).await?;
-    }
-    if !changes.proven.is_empty() {
-        holds::delete(tx, &changes.proven).await?;
-    }
-    if !changes.new_holds.is_empty() {
-        holds::insert(tx, &changes.new_holds).await?;
-    }
-    let claims: Vec<_> = round.touched.claims.iter().map(|job| (*job, round.after.claim(*job))).collect();
-    if !claims.is_empty() {
-        claims::replace(tx, round.after, &claims).await?;
-    }
-    Ok(())
-}
-
-/// The rows a round touches, sorted by what has to be done with them.
-struct Changes<'a> {
-    new_jobs: Vec<&'a Job>,
-    old_jobs: Vec<&'a Job>,
-    new_leases: Vec<LeaseWrite<'a>>,
-    old_leases: Vec<LeaseWrite<'a>>,
-    new_holds: Vec<HoldWrite<'a>>,
-    proven: Vec<(usize, LeaseId)>,
-}
-
-impl<'a> Changes<'a> {
-    fn of(round: &'a Commit<'a>) -> Changes<'a> {
+    fn gather_work(&mut self, after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) {
         let mut submitted: BTreeSet<JobId> = BTreeSet::new();
         let mut granted: BTreeSet<LeaseId> = BTreeSet::new();
         let mut ended: BTreeSet<LeaseId> = BTreeSet::new();
         let mut vacated: BTreeSet<(&ChipId, LeaseId)> = BTreeSet::new();
-        for event in round.events {
+        for (_, event) in events {
             match event {
                 Event::JobSubmitted { job, .. } => drop(submitted.insert(*job)),
                 Event::LeaseGranted { lease, .. } => drop(granted.insert(*lease)),
-                Event::ChipVacated { chip, lease, .. } => drop(vacated.insert((chip, *lease))),
                 Event::LeaseEnded { lease, .. } => drop(ended.insert(*lease)),
+                Event::ChipVacated { chip, lease, .. } => drop(vacated.insert((chip, *lease))),
                 _ => {}
             }
         }
-        let (after, touched) = (round.after, round.touched);
-        let live = touched.jobs.iter().filter_map(|id| after.job(*id));
-        let jobs = live.chain(touched.ended_jobs.values());
-        let (new_jobs, old_jobs) = jobs.partition(|job| submitted.contains(&job.id));
+        let jobs = touched.jobs.iter().filter_map(|id| after.job(*id)).chain(touched.ended_jobs.values()).cloned();
+        (self.new_jobs, self.jobs) = jobs.partition(|job| submitted.contains(&job.id));
         // A lease that ended in an earlier round has its last row; that its chips are vacant is told by its holds.
         let changed = |lease: &&Lease| granted.contains(&lease.id) || lease.is_live() || ended.contains(&lease.id);
         let leases = touched.leases.iter().filter_map(|id| after.lease(*id)).chain(touched.vacated_leases.values());
-        let write = |lease: &'a Lease| LeaseWrite { lease, vacate_by: vacate_by(after, lease) };
-        let leases = leases.filter(changed).map(write);
-        let (new_leases, old_leases): (Vec<_>, Vec<_>) = leases.partition(|write| granted.contains(&write.lease.id));
+        let write = |lease: &Lease| LeaseWrite { lease: lease.clone(), vacate_by: vacate_by(after, lease) };
+        (self.new_leases, self.leases) =
+            leases.filter(changed).map(write).partition(|write| granted.contains(&write.lease.id));
         let number = |chip: &ChipId| after.chip_at(chip).map(|(ix, _)| ix);
-        let holds = new_leases.iter().flat_map(|write| {
-            let holds = write.lease.placements.iter().flat_map(|placement| &placement.holds);
-            holds.map(|hold| (write.lease.id, hold))
-        });
-        let still_there = holds.filter(|(lease, hold)| !vacated.contains(&(&hold.chip, *lease)));
-        let proven = vacated.iter().filter(|(_, lease)| !granted.contains(lease));
-        Changes {
-            new_holds: still_there.filter_map(|(lease, hold)| Some((lease, number(&hold.chip)?, hold))).collect(),
-            proven: proven.filter_map(|(chip, lease)| Some((number(chip)?, *lease))).collect(),
-            new_jobs,
-            old_jobs,
-            new_leases,
-            old_leases,
+        for lease in self.new_leases.iter().map(|write| &write.lease) {
+            let holds = lease.placements.iter().flat_map(|placement| &placement.holds);
+            let still_there = holds.filter(|hold| !vacated.contains(&(&hold.chip, lease.id)));
+            self.new_holds.extend(still_there.filter_map(|hold| Some((lease.id, number(&hold.chip)?, hold.clone()))));
         }
+        let proven = vacated.iter().filter(|(_, lease)| !granted.contains(lease));
+        self.proven = proven.filter_map(|(chip, lease)| Some((number(chip)?, *lease))).collect();
+        self.claims = touched.claims.iter().map(|job| (*job, after.claim(*job).cloned())).collect();
+    }
+
+    /// The events, to be applied to memory once they are committed.
+    pub fn into_events(self) -> Vec<(Timestamp, Event)> {
+        self.events
+    }
+
+    /// Writes the round in one transaction. On an error nothing is known to be written (a lost connection may have
+    /// committed): the caller reloads. `syncing` is called when all is written but the disk.
+    pub async fn write(&self, store: &Store, leadership: Leadership, syncing: impl FnOnce()) -> Result<()> {
+        let mut tx = store.writer.begin().await?;
+        guard(&mut tx, leadership).await?;
+        if !self.events.is_empty() {
+            events::append(&mut tx, self.first_seq, leadership.epoch, &self.events).await?;
+        }
+        self.write_fleet(&mut tx).await?;
+        self.write_work(&mut tx).await?;
+        if !self.answers.is_empty() {
+            idempotency_keys::insert(&mut tx, &self.answers).await?;
+        }
+        syncing();
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn write_fleet(&self, tx: &mut sqlx::PgConnection) -> Result<()> {
+        if let Some(policy) = &self.policy {
+            policies::insert(tx, policy).await?;
+        }
+        if !self.nodes.is_empty() {
+            nodes::upsert(tx, &self.nodes).await?;
+        }
+        if !self.new_chips.is_empty() {
+            nodes::insert_chips(tx, &self.new_chips).await?;
+        }
+        if !self.epochs.is_empty() {
+            nodes::raise_epochs(tx, &self.epochs).await?;
+        }
+        if !self.chips.is_empty() {
+            nodes::update_chips(tx, &self.chips).await?;
+        }
+        Ok(())
+    }
+
+    /// Leases, jobs, holds and claims, in the order that the checks between them need: what ends goes first, then jobs,
+    /// then what is new.
+    async fn write_work(&self, tx: &mut sqlx::PgConnection) -> Result<()> {
+        if !self.leases.is_empty() {
+            leases::update(tx, &self.leases).await?;
+        }
+        if !self.new_jobs.is_empty() {
+            jobs::insert(tx, &self.new_jobs).await?;
+        }
+        if !self.jobs.is_empty() {
+            jobs::update(tx, &self.jobs).await?;
+        }
+        if !self.new_leases.is_empty() {
+            leases::insert(tx, &self.new_leases).await?;
+        }
+        if !self.proven.is_empty() {
+            holds::delete(tx, &self.proven).await?;
+        }
+        if !self.new_holds.is_empty() {
+            holds::insert(tx, &self.new_holds).await?;
+        }
+        if !self.claims.is_empty() {
+            claims::replace(tx, &self.claims).await?;
+        }
+        Ok(())
     }
 }
 

@@ -2,18 +2,21 @@
 
 use super::{Result, column, expect_rows, json, moment, signed, unjson};
 use chiptide_model::{Event, Timestamp};
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 /// Appends the events of one round, the first of them numbered `first`.
-pub async fn append(tx: &mut PgConnection, first: u64, at: Timestamp, epoch: u64, events: &[Event]) -> Result<()> {
+pub async fn append(tx: &mut PgConnection, first: u64, epoch: u64, events: &[(Timestamp, Event)]) -> Result<()> {
     let seqs: Vec<i64> = (first..).take(events.len()).map(signed).collect();
-    let kinds: Vec<String> = events.iter().map(|event| event.kind().to_owned()).collect();
-    let bodies: Vec<String> = events.iter().map(json).collect();
+    let kinds: Vec<String> = events.iter().map(|(_, event)| event.kind().to_owned()).collect();
+    let bodies: Vec<String> = events.iter().map(|(_, event)| json(event)).collect();
+    let times: Vec<DateTime<Utc>> = events.iter().map(|(at, _)| column(*at)).collect();
     let done = sqlx::query!(
         "insert into events (seq, at, epoch, kind, body)
-         select seq, $2, $3, kind, body::jsonb from unnest($1::bigint[], $4::text[], $5::text[]) as e (seq, kind, body)",
+         select seq, at, $3, kind, body::jsonb
+         from unnest($1::bigint[], $2::timestamptz[], $4::text[], $5::text[]) as e (seq, at, kind, body)",
         &seqs,
-        column(at),
+        &times,
         signed(epoch),
         &kinds,
         &bodies

@@ -1,17 +1,18 @@
 //! Table `holds`: who has which slots. Its exclusion constraint is the last word against two holders.
 
 use super::{Result, StoreError, expect_rows, moment, signed, unsigned};
+use chiptide_allocator::fleet::ChipIx;
 use chiptide_model::{ChipId, Hold, LeaseId, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// A hold to add: its lease, the number of its chip, and the hold.
-pub type HoldWrite<'a> = (LeaseId, usize, &'a Hold);
+pub type HoldWrite = (LeaseId, ChipIx, Hold);
 
 /// Adds the holds of leases granted in this round, one row a range of slots.
-pub async fn insert(tx: &mut PgConnection, holds: &[HoldWrite<'_>]) -> Result<()> {
+pub async fn insert(tx: &mut PgConnection, holds: &[HoldWrite]) -> Result<()> {
     let ranges = || {
-        let each = |(lease, chip, hold): &HoldWrite<'_>| (*lease, *chip, hold.epoch);
+        let each = |(lease, chip, hold): &HoldWrite| (*lease, *chip, hold.epoch);
         holds.iter().flat_map(move |write| write.2.slots.iter().map(move |slots| (each(write), slots)))
     };
     let leases: Vec<Uuid> = ranges().map(|((lease, ..), _)| lease.0).collect();
@@ -35,7 +36,7 @@ pub async fn insert(tx: &mut PgConnection, holds: &[HoldWrite<'_>]) -> Result<()
 }
 
 /// Deletes holds that were proven vacant. At least one row each.
-pub async fn delete(tx: &mut PgConnection, proven: &[(usize, LeaseId)]) -> Result<()> {
+pub async fn delete(tx: &mut PgConnection, proven: &[(ChipIx, LeaseId)]) -> Result<()> {
     let chips: Vec<i64> = proven.iter().map(|(chip, _)| signed(*chip as u64)).collect();
     let leases: Vec<Uuid> = proven.iter().map(|(_, lease)| lease.0).collect();
     let gone = sqlx::query_scalar!(

@@ -1,7 +1,6 @@
 //! Table `idempotency_keys`: answers already given.
 
-use super::{Result, column, expect_rows};
-use chiptide_model::Timestamp;
+use super::{Result, expect_rows};
 use sqlx::{PgConnection, PgPool};
 
 /// A key as its sender named it, and what it was sent with.
@@ -27,7 +26,7 @@ pub struct Recorded {
 }
 
 /// Answers already given to any of these keys.
-pub async fn find(pool: &PgPool, keys: &[&Key]) -> Result<Vec<Recorded>> {
+pub async fn find(pool: &PgPool, keys: &[Key]) -> Result<Vec<Recorded>> {
     let principals: Vec<String> = keys.iter().map(|key| key.principal.clone()).collect();
     let names: Vec<String> = keys.iter().map(|key| key.key.clone()).collect();
     let rows = sqlx::query!(
@@ -47,7 +46,7 @@ pub async fn find(pool: &PgPool, keys: &[&Key]) -> Result<Vec<Recorded>> {
 }
 
 /// Records the answers of a round.
-pub async fn insert(tx: &mut PgConnection, at: Timestamp, answers: &[Recorded]) -> Result<()> {
+pub async fn insert(tx: &mut PgConnection, answers: &[Recorded]) -> Result<()> {
     let principals: Vec<String> = answers.iter().map(|answer| answer.key.principal.clone()).collect();
     let keys: Vec<String> = answers.iter().map(|answer| answer.key.key.clone()).collect();
     let hashes: Vec<Vec<u8>> = answers.iter().map(|answer| answer.key.request_hash.clone()).collect();
@@ -55,15 +54,14 @@ pub async fn insert(tx: &mut PgConnection, at: Timestamp, answers: &[Recorded]) 
     let bodies: Vec<String> = answers.iter().map(|answer| answer.body.clone()).collect();
     let done = sqlx::query!(
         "insert into idempotency_keys (principal, key, request_hash, status, body, created_at)
-         select principal, key, request_hash, status, body, $6
+         select principal, key, request_hash, status, body, now()
          from unnest($1::text[], $2::text[], $3::bytea[], $4::smallint[], $5::text[])
              as a (principal, key, request_hash, status, body)",
         &principals,
         &keys,
         &hashes,
         &statuses,
-        &bodies,
-        column(at)
+        &bodies
     )
     .execute(tx)
     .await?;

@@ -20,12 +20,12 @@ struct States {
     changed: Vec<DateTime<Utc>>,
 }
 
-fn states(jobs: &[&Job]) -> States {
-    let reason = |job: &&Job| match &job.state {
+fn states(jobs: &[Job]) -> States {
+    let reason = |job: &Job| match &job.state {
         JobState::Ended(Outcome::Failed { reason }) => Some(reason.clone()),
         _ => None,
     };
-    let deadline = |job: &&Job| match &job.state {
+    let deadline = |job: &Job| match &job.state {
         JobState::Preempting { deadline, .. } => Some(column(*deadline)),
         _ => None,
     };
@@ -44,7 +44,7 @@ fn states(jobs: &[&Job]) -> States {
 }
 
 /// Adds jobs accepted in this round, in the state they have at its end.
-pub async fn insert(tx: &mut PgConnection, jobs: &[&Job]) -> Result<()> {
+pub async fn insert(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
     let s = states(jobs);
     let places: Vec<i64> = jobs.iter().map(|job| signed(job.place)).collect();
     let kinds: Vec<String> = jobs.iter().map(|job| job.spec.kind.as_str().to_owned()).collect();
@@ -88,7 +88,7 @@ pub async fn insert(tx: &mut PgConnection, jobs: &[&Job]) -> Result<()> {
 }
 
 /// Writes the state of jobs that were there before this round; only a live job can change.
-pub async fn update(tx: &mut PgConnection, jobs: &[&Job]) -> Result<()> {
+pub async fn update(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
     let s = states(jobs);
     let done = sqlx::query!(
         "update jobs set state = j.state, reason = j.reason, lease_id = j.lease_id, deadline = j.deadline,

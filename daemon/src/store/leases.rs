@@ -7,10 +7,10 @@ use sqlx::{PgConnection, PgPool, QueryBuilder};
 use uuid::Uuid;
 
 /// A lease to write.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaseWrite<'a> {
+#[derive(Clone, Debug)]
+pub struct LeaseWrite {
     /// The lease as it is now.
-    pub lease: &'a Lease,
+    pub lease: Lease,
     /// Once it has ended: by when its chips must be proven vacant.
     pub vacate_by: Option<Timestamp>,
 }
@@ -35,7 +35,7 @@ fn parts(state: &LeaseState) -> (&'static str, Option<&Cause>, Option<Timestamp>
     }
 }
 
-fn states(leases: &[LeaseWrite<'_>]) -> States {
+fn states(leases: &[LeaseWrite]) -> States {
     let part = || leases.iter().map(|write| parts(&write.lease.state));
     // Names hold no comma, so a joined list carries the ragged array that UNNEST cannot.
     let confirmed = |lease: &Lease| lease.confirmed.iter().map(NodeId::as_str).collect::<Vec<_>>().join(",");
@@ -47,12 +47,12 @@ fn states(leases: &[LeaseWrite<'_>]) -> States {
         deadlines: part().map(|(_, _, deadline, _)| deadline.map(column)).collect(),
         ended: part().map(|(.., ended)| ended.map(column)).collect(),
         vacate_by: leases.iter().map(|write| write.vacate_by.map(column)).collect(),
-        confirmed: leases.iter().map(|write| confirmed(write.lease)).collect(),
+        confirmed: leases.iter().map(|write| confirmed(&write.lease)).collect(),
     }
 }
 
 /// Adds leases granted in this round, in the state they have at its end.
-pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<()> {
+pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> {
     let s = states(leases);
     let jobs: Vec<Uuid> = leases.iter().map(|write| write.lease.job.0).collect();
     let attempts: Vec<i32> =
@@ -89,7 +89,7 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<
 }
 
 /// Writes the state of leases that were there before this round; one that has ended cannot change.
-pub async fn update(tx: &mut PgConnection, leases: &[LeaseWrite<'_>]) -> Result<()> {
+pub async fn update(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> {
     let s = states(leases);
     let done = sqlx::query!(
         "update leases set state = l.state, cause = l.cause::jsonb, expires_at = l.expires_at, deadline = l.deadline,

@@ -2,8 +2,8 @@
 //!
 //! We keep the event log and, in the same transaction, the current state it folds to. Memory is rebuilt from the
 //! current-state tables; telemetry is not kept here. Every write of a round goes through [`commit`], guarded by the
-//! leader's epoch; a write says how many rows it must touch and fails when it touches others. Two pools: one for the
-//! round, one for everything people read, so that a slow read never delays a round.
+//! leader's epoch; a write says how many rows it must touch and fails when it touches others. Separate
+//! pools: for the round, and for everything people read, so that a slow read never delays a round.
 
 pub mod claims;
 pub mod commit;
@@ -43,6 +43,8 @@ const WRITER_PLANS: [(&str, &str); 5] = [
 pub struct Store {
     /// For the round, nothing else. Its one connection is made at the first use and belongs to the runtime that uses it.
     pub writer: PgPool,
+    /// For the look-up of idempotency keys beside a commit; likewise one connection.
+    pub keys: PgPool,
     /// For lists, lookups and everything that can wait.
     pub reader: PgPool,
 }
@@ -89,11 +91,11 @@ impl Store {
             ("idle_in_transaction_session_timeout", "10s"),
             ("lock_timeout", "10s"),
         ]);
-        let writer = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone().options(WRITER_PLANS));
+        let one = || {
+            PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).test_before_acquire(false)
+        };
+        let writer = one().connect_lazy_with(options.clone().options(WRITER_PLANS));
+        let keys = one().connect_lazy_with(options.clone().options(WRITER_PLANS));
         let reader =
             PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options);
         let version: i32 = sqlx::query_scalar!("select current_setting('server_version_num')::int as \"n!\"")
@@ -104,7 +106,7 @@ impl Store {
             return Err(StoreError::Postgres(sqlx::Error::Configuration(detail.into())));
         }
         MIGRATIONS.run(&reader).await.map_err(|error| StoreError::Postgres(error.into()))?;
-        Ok(Store { writer, reader })
+        Ok(Store { writer, keys, reader })
     }
 
     /// Whether the database answers.
@@ -114,7 +116,7 @@ impl Store {
 
     /// Closes both pools.
     pub async fn close(&self) {
-        tokio::join!(self.writer.close(), self.reader.close());
+        tokio::join!(self.writer.close(), self.keys.close(), self.reader.close());
     }
 }
 

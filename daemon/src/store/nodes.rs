@@ -1,7 +1,7 @@
 //! Tables `nodes` and `chips`: what has registered, and each chip's lease epoch.
 
 use super::{Result, column, expect_rows, json, moment, signed, unjson, unsigned};
-use chiptide_allocator::fleet::{Chip, Node};
+use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
 use chiptide_allocator::restore::{ChipRow, NodeRow};
 use chiptide_model::{ChipId, NodeId, SessionId};
 use sqlx::PgConnection;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Writes nodes as they are now; the ordinal is the node's index in memory.
-pub async fn upsert(tx: &mut PgConnection, nodes: &[(usize, &Node)]) -> Result<()> {
+pub async fn upsert(tx: &mut PgConnection, nodes: &[(NodeIx, Node)]) -> Result<()> {
     let ids: Vec<String> = nodes.iter().map(|(_, node)| node.id.to_string()).collect();
     let ordinals: Vec<i64> = nodes.iter().map(|(ix, _)| signed(*ix as u64)).collect();
     let sessions: Vec<Uuid> = nodes.iter().map(|(_, node)| node.session.0).collect();
@@ -36,10 +36,10 @@ pub async fn upsert(tx: &mut PgConnection, nodes: &[(usize, &Node)]) -> Result<(
 }
 
 /// A chip to write: its index (its number in the tables), its node's name, and its state now.
-pub type ChipWrite<'a> = (usize, &'a NodeId, &'a Chip);
+pub type ChipWrite = (ChipIx, NodeId, Chip);
 
 /// Adds chips met for the first time.
-pub async fn insert_chips(tx: &mut PgConnection, chips: &[ChipWrite<'_>]) -> Result<()> {
+pub async fn insert_chips(tx: &mut PgConnection, chips: &[ChipWrite]) -> Result<()> {
     let ids: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.id.to_string()).collect();
     let nodes: Vec<String> = chips.iter().map(|(_, node, _)| node.to_string()).collect();
     let numbers: Vec<i64> = chips.iter().map(|(ix, _, _)| signed(*ix as u64)).collect();
@@ -66,7 +66,7 @@ pub async fn insert_chips(tx: &mut PgConnection, chips: &[ChipWrite<'_>]) -> Res
 }
 
 /// Raises the lease epochs of chips, each only from the epoch it was decided from.
-pub async fn raise_epochs(tx: &mut PgConnection, chips: &[(&ChipId, u64, u64)]) -> Result<()> {
+pub async fn raise_epochs(tx: &mut PgConnection, chips: &[(ChipId, u64, u64)]) -> Result<()> {
     let ids: Vec<String> = chips.iter().map(|(id, _, _)| id.to_string()).collect();
     let from: Vec<i64> = chips.iter().map(|(_, from, _)| signed(*from)).collect();
     let to: Vec<i64> = chips.iter().map(|(_, _, to)| signed(*to)).collect();
@@ -84,7 +84,7 @@ pub async fn raise_epochs(tx: &mut PgConnection, chips: &[(&ChipId, u64, u64)]) 
 }
 
 /// Writes facts, health and quarantine of chips that changed.
-pub async fn update_chips(tx: &mut PgConnection, chips: &[ChipWrite<'_>]) -> Result<()> {
+pub async fn update_chips(tx: &mut PgConnection, chips: &[ChipWrite]) -> Result<()> {
     let ids: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.id.to_string()).collect();
     let classes: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.class.to_string()).collect();
     let health: Vec<String> = chips.iter().map(|(_, _, chip)| json(&chip.health)).collect();

@@ -1,15 +1,14 @@
 //! Table `policies`: every policy that was ever in force.
 
-use super::{Result, column, json, signed, unjson};
-use chiptide_model::{Policy, Timestamp};
+use super::{Result, json, signed, unjson};
+use chiptide_model::Policy;
 use sqlx::PgConnection;
 
 /// Records a policy that comes into force.
-pub async fn insert(tx: &mut PgConnection, at: Timestamp, policy: &Policy) -> Result<()> {
+pub async fn insert(tx: &mut PgConnection, policy: &Policy) -> Result<()> {
     sqlx::query!(
-        "insert into policies (version, applied_at, body) values ($1, $2, $3::text::jsonb)",
+        "insert into policies (version, applied_at, body) values ($1, now(), $2::text::jsonb)",
         signed(policy.version),
-        column(at),
         json(policy)
     )
     .execute(tx)

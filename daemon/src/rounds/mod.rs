@@ -1,0 +1,110 @@
+//! The round loop: the only writer. Commands gather while a commit is in flight, so load makes batches, not queues.
+
+mod gathering;
+mod round_loop;
+
+use crate::app::Shared;
+use crate::routes::problem::{Answer, Refused};
+use crate::store::Store;
+use crate::store::idempotency_keys::Key;
+use crate::store::leader::Leadership;
+use anyhow::Context;
+use chiptide_allocator::Command;
+use round_loop::RoundLoop;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// One command on its way into a round.
+#[derive(Debug)]
+pub struct Entry {
+    /// What is asked.
+    pub command: Command,
+    /// Whether a list was sent, which a list answers.
+    pub many: bool,
+    /// The idempotency key it came with.
+    pub key: Option<Key>,
+    /// Where the answer goes, after the commit.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// The way into the round loop: a bounded queue.
+#[derive(Clone, Debug)]
+pub struct Rounds {
+    entries: mpsc::Sender<Entry>,
+}
+
+impl Rounds {
+    /// A queue of at most `capacity` commands, and its other end.
+    pub fn channel(capacity: usize) -> (Rounds, mpsc::Receiver<Entry>) {
+        let (entries, receiver) = mpsc::channel(capacity);
+        (Rounds { entries }, receiver)
+    }
+
+    /// Submits a command; the answer comes after the commit. A full queue refuses at once.
+    pub async fn submit(&self, command: Command, many: bool, key: Option<Key>) -> Result<Answer, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::overloaded(),
+            mpsc::error::TrySendError::Closed(_) => Refused::unavailable("the daemon is shutting down"),
+        })?;
+        answer
+            .await
+            .map_err(|_| Refused::unavailable("the outcome is unknown; ask again with the same idempotency key"))
+    }
+
+    /// Submits a command of the daemon's own, whose answer nobody waits for.
+    pub async fn tell(&self, command: Command) {
+        let (reply, _) = oneshot::channel();
+        // A closed queue means shutdown: the command has become pointless.
+        drop(self.entries.send(Entry { command, many: false, key: None, reply }).await);
+    }
+}
+
+/// The round loop on its own thread.
+#[derive(Debug)]
+pub struct Led {
+    leading: Option<oneshot::Receiver<()>>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Led {
+    /// Waits until the cluster is read and led.
+    pub async fn leading(&mut self) -> anyhow::Result<()> {
+        if let Some(leading) = self.leading.take()
+            && leading.await.is_ok()
+        {
+            return Ok(());
+        }
+        self.ended().await?;
+        anyhow::bail!("the round loop ended before it led")
+    }
+
+    /// Waits for the loop's end.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.ended).await.context("the round loop broke")?
+    }
+}
+
+/// Reads the cluster, takes the lead in it, and runs the loop on a thread and a runtime of its own: a round waits for
+/// Postgres ten times, and among the tasks of a hundred clients each wait would end in a queue (measured: half the
+/// throughput).
+pub fn spawn(
+    shared: Arc<Shared>,
+    store: Store,
+    leadership: Leadership,
+    entries: mpsc::Receiver<Entry>,
+) -> anyhow::Result<Led> {
+    let (leading_in, leading) = oneshot::channel();
+    let (ended_in, ended) = oneshot::channel();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("make the rounds' runtime")?;
+    let life = async move {
+        let round_loop = RoundLoop::lead(shared, store, leadership, entries).await?;
+        let _ = leading_in.send(());
+        round_loop.run().await
+    };
+    let thread = std::thread::Builder::new().name("rounds".into());
+    // The handle is not joined: the end is told through the channel, and a panic closes it.
+    thread.spawn(move || drop(ended_in.send(runtime.block_on(life)))).context("start the rounds' thread")?;
+    Ok(Led { leading: Some(leading), ended })
+}

@@ -1,0 +1,314 @@
+//! The loop: while one round is being committed, the next is gathered and decided on the draft.
+//!
+//! At any moment at most one round is in Postgres's hands and at most one is being gathered. They are committed in
+//! order; an answer leaves after the commit of its round. If a commit fails, both are dropped and the cluster is read
+//! anew.
+
+use super::Entry;
+use super::gathering::{Closed, Gathering, Keys};
+use crate::app::Shared;
+use crate::metrics;
+use crate::routes::problem::{Answer, Refused};
+use crate::store::idempotency_keys::{self, Key, Recorded};
+use crate::store::leader::{Leadership, guard};
+use crate::store::{Store, StoreError, load};
+use anyhow::Context;
+use chiptide_allocator::{Cluster, Command};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Most commands of one round. A larger batch gains nothing and holds the answers of the first for longer.
+const BATCH_MAX: usize = 512;
+
+type Committing = Pin<Box<dyn Future<Output = (Closed, Result<(), StoreError>)> + Send>>;
+type Looking = Pin<Box<dyn Future<Output = (Vec<Entry>, Result<Vec<Recorded>, StoreError>)> + Send>>;
+
+/// The loop's state.
+pub(super) struct RoundLoop {
+    shared: Arc<Shared>,
+    store: Store,
+    leadership: Leadership,
+    entries: mpsc::Receiver<Entry>,
+    /// The cluster as it will be once everything decided is committed.
+    draft: Cluster,
+    gathering: Gathering,
+    /// The round in Postgres's hands, and the keys of its requests.
+    committing: Option<Committing>,
+    committing_keys: Keys,
+    /// Set when the round in Postgres's hands waits for the disk only: the moment to take in the next batch. Earlier,
+    /// batches would be small, and a batch costs as much as several commands.
+    syncing: Arc<Notify>,
+    takes_in: bool,
+    /// A batch whose idempotency keys are being looked up.
+    looking: Option<Looking>,
+    /// Commands that repeat a key of a round not committed yet: they are answered after it.
+    held_back: VecDeque<Entry>,
+}
+
+enum Woken {
+    Committed(Closed, Result<(), StoreError>),
+    Looked(Vec<Entry>, Result<Vec<Recorded>, StoreError>),
+    Came(Option<Entry>),
+    Syncing,
+    Due,
+}
+
+impl RoundLoop {
+    /// Reads the cluster and takes the lead in it.
+    pub(super) async fn lead(
+        shared: Arc<Shared>,
+        store: Store,
+        leadership: Leadership,
+        entries: mpsc::Receiver<Entry>,
+    ) -> anyhow::Result<RoundLoop> {
+        let cluster = load::load(&store).await.context("read the cluster")?;
+        *shared.cluster_arc().write() = cluster.clone();
+        let mut lead = RoundLoop {
+            shared,
+            store,
+            leadership,
+            entries,
+            draft: cluster,
+            gathering: Gathering::default(),
+            committing: None,
+            committing_keys: Keys::new(),
+            syncing: Arc::default(),
+            takes_in: true,
+            looking: None,
+            held_back: VecDeque::new(),
+        };
+        let is_new = lead.draft.seq == 0;
+        let policy = is_new.then(|| Command::ApplyPolicy(chiptide_model::Policy::default()));
+        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), policy];
+        let entry = |command| Entry { command, many: false, key: None, reply: oneshot::channel().0 };
+        lead.decide(first.into_iter().flatten().map(entry).collect())?;
+        let closed = lead.gathering.close(&mut lead.draft);
+        closed.commit.write(&lead.store, leadership, || ()).await.context("take the lead")?;
+        lead.on_committed(closed)?;
+        Ok(lead)
+    }
+
+    /// Runs until every sender of commands is gone, or another daemon leads (an error).
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let mut open = true;
+        while open || self.is_busy() {
+            if self.committing.is_none() && !self.gathering.is_empty() {
+                self.start_commit();
+            }
+            self.try_held_back();
+            let stepped = match self.wake(open).await {
+                Woken::Committed(closed, Ok(())) => self.on_committed(closed),
+                Woken::Committed(_, Err(error)) => Err(error),
+                Woken::Looked(batch, Ok(known)) => self.on_looked(batch, &known),
+                Woken::Looked(_, Err(error)) => Err(error),
+                Woken::Came(Some(entry)) => self.on_entry(entry),
+                Woken::Came(None) => {
+                    open = false;
+                    Ok(())
+                }
+                Woken::Syncing => {
+                    self.takes_in = true;
+                    Ok(())
+                }
+                Woken::Due => self.decide(Vec::new()),
+            };
+            match stepped {
+                Ok(()) => {}
+                Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
+                Err(error) => self.recover(error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.committing.is_some() || self.looking.is_some() || !self.gathering.is_empty() || !self.held_back.is_empty()
+    }
+
+    /// Waits for the next thing to happen.
+    async fn wake(&mut self, open: bool) -> Woken {
+        let until_due = self.draft.next_due().map(|at| Duration::from_millis(at.since(self.shared.now()).0));
+        let due = tokio::time::sleep(until_due.unwrap_or(Duration::from_secs(3600)));
+        let room = open && self.takes_in && self.looking.is_none() && self.gathering.len() < BATCH_MAX;
+        tokio::select! {
+            biased;
+            (closed, result) = pending_or(&mut self.committing) => {
+                self.committing = None;
+                Woken::Committed(closed, result)
+            }
+            (batch, known) = pending_or(&mut self.looking) => {
+                self.looking = None;
+                Woken::Looked(batch, known)
+            }
+            () = self.syncing.notified(), if self.committing.is_some() => Woken::Syncing,
+            entry = self.entries.recv(), if room => Woken::Came(entry),
+            () = due => Woken::Due,
+        }
+    }
+
+    /// Takes an entry and what else waits beside it; decides at once if none of them carries a key.
+    fn on_entry(&mut self, entry: Entry) -> Result<(), StoreError> {
+        self.takes_in = self.committing.is_none();
+        let mut batch = vec![entry];
+        while self.gathering.len() + batch.len() < BATCH_MAX
+            && let Ok(entry) = self.entries.try_recv()
+        {
+            batch.push(entry);
+        }
+        self.look_up(batch)
+    }
+
+    /// Looks up the keys of a batch, beside the commit and on another connection.
+    fn look_up(&mut self, batch: Vec<Entry>) -> Result<(), StoreError> {
+        if batch.iter().all(|entry| entry.key.is_none()) {
+            return self.decide(batch);
+        }
+        self.start_look_up(batch);
+        Ok(())
+    }
+
+    fn start_look_up(&mut self, batch: Vec<Entry>) {
+        let keys: Vec<Key> = batch.iter().filter_map(|entry| entry.key.clone()).collect();
+        let store = self.store.clone();
+        self.looking = Some(Box::pin(async move {
+            let started = Instant::now();
+            let known = idempotency_keys::find(&store.keys, &keys).await;
+            metrics::round_phase("replay", started.elapsed());
+            (batch, known)
+        }));
+    }
+
+    /// Answers what was answered before, holds back what repeats a key not committed yet, decides the rest.
+    fn on_looked(&mut self, batch: Vec<Entry>, known: &[Recorded]) -> Result<(), StoreError> {
+        let mut fresh: Vec<Entry> = Vec::with_capacity(batch.len());
+        let mut met = Keys::new();
+        for entry in batch {
+            let Some(key) = &entry.key else {
+                fresh.push(entry);
+                continue;
+            };
+            let name = (key.principal.clone(), key.key.clone());
+            let same = |recorded: &&Recorded| recorded.key.principal == key.principal && recorded.key.key == key.key;
+            if let Some(recorded) = known.iter().find(same) {
+                // A client that has gone away needs no answer.
+                drop(entry.reply.send(replayed(recorded, key)));
+            } else if self.is_under_way(key) || !met.insert(name) {
+                self.held_back.push_back(entry);
+            } else {
+                fresh.push(entry);
+            }
+        }
+        if fresh.is_empty() { Ok(()) } else { self.decide(fresh) }
+    }
+
+    /// Whether a request with this key is decided and not committed.
+    fn is_under_way(&self, key: &Key) -> bool {
+        self.gathering.holds(key) || self.committing_keys.contains(&(key.principal.clone(), key.key.clone()))
+    }
+
+    /// Looks up those held back whose first request is committed by now.
+    fn try_held_back(&mut self) {
+        let first = self.held_back.front().and_then(|entry| entry.key.as_ref());
+        if self.looking.is_none() && first.is_some_and(|key| !self.is_under_way(key)) {
+            let held_back = self.held_back.drain(..).collect();
+            self.start_look_up(held_back);
+        }
+    }
+
+    fn decide(&mut self, batch: Vec<Entry>) -> Result<(), StoreError> {
+        self.gathering.decide(&mut self.draft, &self.shared, batch)
+    }
+
+    fn start_commit(&mut self) {
+        let mut closed = self.gathering.close(&mut self.draft);
+        self.committing_keys = std::mem::take(&mut closed.keys);
+        self.takes_in = false;
+        let (store, leadership, syncing) = (self.store.clone(), self.leadership, self.syncing.clone());
+        self.committing = Some(Box::pin(async move {
+            let started = Instant::now();
+            let result = closed.commit.write(&store, leadership, || syncing.notify_one()).await;
+            metrics::round_phase("commit", started.elapsed());
+            (closed, result)
+        }));
+    }
+
+    /// A round is in Postgres: memory follows, answers leave, watchers wake.
+    fn on_committed(&mut self, closed: Closed) -> Result<(), StoreError> {
+        self.takes_in = true;
+        let started = Instant::now();
+        let shared = self.shared.cluster_arc();
+        let mut cluster = shared.write();
+        for (at, event) in closed.commit.into_events() {
+            if let Err(unfounded) = cluster.apply(at, &event) {
+                let detail = unfounded.to_string();
+                return Err(StoreError::Unreadable { table: "events", row: "memory".into(), detail });
+            }
+        }
+        drop(cluster.take_touched());
+        debug_assert!(!self.gathering.is_empty() || *cluster == self.draft, "memory is the fold of committed events");
+        drop(cluster);
+        for (reply, answer) in closed.replies {
+            // A client that has gone away does not undo what is committed.
+            drop(reply.send(answer));
+        }
+        self.shared.watchers.wake(&closed.touched);
+        self.committing_keys.clear();
+        metrics::round_committed();
+        metrics::round_phase("apply", started.elapsed());
+        Ok(())
+    }
+
+    /// A failed commit may or may not have landed: drops everything decided and reads the cluster anew, for as long as
+    /// it takes. Callers find their reply dropped and are told that the outcome is unknown.
+    async fn recover(&mut self, error: StoreError) -> anyhow::Result<()> {
+        metrics::round_failed();
+        tracing::error!(%error, "commit round; reading the cluster anew");
+        self.shared.set_ready(false);
+        self.gathering = Gathering::default();
+        (self.committing, self.looking, self.takes_in) = (None, None, true);
+        self.committing_keys.clear();
+        self.held_back.clear();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.reload().await {
+                Ok(()) => break,
+                Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
+                Err(error) => tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "read the cluster anew"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        self.shared.set_ready(true);
+        Ok(())
+    }
+
+    async fn reload(&mut self) -> Result<(), StoreError> {
+        let mut connection = self.store.writer.acquire().await?;
+        guard(&mut connection, self.leadership).await?;
+        drop(connection);
+        let cluster = load::load(&self.store).await?;
+        self.draft = cluster.clone();
+        *self.shared.cluster_arc().write() = cluster;
+        self.shared.watchers.wake_all();
+        Ok(())
+    }
+}
+
+fn replayed(recorded: &Recorded, key: &Key) -> Answer {
+    if recorded.key.request_hash == key.request_hash {
+        Answer { status: recorded.status, body: recorded.body.clone(), replayed: true }
+    } else {
+        Refused::key_reused().answer()
+    }
+}
+
+/// The outcome of the future that is there; never comes when there is none.
+async fn pending_or<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
