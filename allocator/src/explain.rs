@@ -32,6 +32,8 @@ pub enum Reason {
     InsufficientCpu(Shortage),
     /// Chips are free where memory is not: this many replicas find both.
     InsufficientMemory(Shortage),
+    /// Chips, CPU and memory are each free somewhere, but this many replicas find all of them on one node.
+    Scattered(Shortage),
     /// Enough room in all, but not on one node or rack.
     Topology,
     /// Chips on nodes that do not report.
@@ -158,6 +160,11 @@ fn shortages(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
     }
     if by_memory < by_chips.min(requested) {
         reasons.push(Reason::InsufficientMemory(short(by_memory)));
+    }
+    // Each may suffice where the other does not: then no single one is short, and still no node has all.
+    let by_all = best(&need, &|free| *free);
+    if reasons.is_empty() && by_all < requested {
+        reasons.push(Reason::Scattered(short(by_all)));
     }
     reasons
 }

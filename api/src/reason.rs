@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 /// One thing that keeps a job from starting.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reason {
-    /// Stable: `insufficient_chips`, `fragmented`, `insufficient_cpu`, `insufficient_memory`, `topology`,
-    /// `never_fits`, `no_such_class`, `nodes_unknown`, `awaiting_vacancy`, `behind_higher_priority`.
+    /// Stable: `insufficient_chips`, `fragmented`, `insufficient_cpu`, `insufficient_memory`, `scattered`,
+    /// `topology`, `never_fits`, `no_such_class`, `nodes_unknown`, `awaiting_vacancy`, `next_round`.
     #[schema(example = "insufficient_chips")]
     pub code: String,
     /// The device class it is about, where it is about one.

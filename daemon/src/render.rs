@@ -96,6 +96,11 @@ fn reason_view(reason: &Reason) -> ReasonView {
             s,
             format!("{} of {} replicas find chips and memory on one node", s.available, s.requested),
         ),
+        Reason::Scattered(s) => short(
+            "scattered",
+            s,
+            format!("{} of {} replicas find chips, CPU and memory together on one node", s.available, s.requested),
+        ),
         Reason::Topology => plain("topology", "there is room, but not in one place as the job requires".into()),
         Reason::NodesUnknown { chips } => ReasonView {
             available: Some(*chips),

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Clients and agents share the machine with what they measure: the less they cost, the better the figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Fleets of scripted nodes, a real trace replayed, loads, crashes, and the audit of what came of them.
 #[derive(Parser)]
 #[command(name = "chiptide-sim", version)]

@@ -177,6 +177,35 @@ fn a_gang_that_never_fits_waits_or_is_refused_as_it_says() {
 }
 
 #[test]
+fn chips_here_and_cpu_there_are_no_room() {
+    let greedy = |spec: &mut chiptide_model::JobSpec| spec.cpu_milli = 60_000;
+    let mut world = world().node("n1", 2).node("n2", 1);
+    let mut world = {
+        world.submit(job("cpu").with(greedy)).expect("accepted");
+        world.submit(job("cpu-too").with(greedy)).expect("accepted");
+        world
+    };
+    // One chip of n1 is left, without CPU beside it; n2's or n1's CPU is gone with its chip.
+    world.submit(job("late").with(greedy)).expect("accepted");
+    let late = world.draft.job(world.job_id("late")).expect("live");
+    let shortage = crate::explain::Shortage { requested: 1, available: 0 };
+    assert_eq!(explain(&world.draft, late), vec![Reason::InsufficientCpu(shortage)]);
+}
+
+#[test]
+fn no_node_has_all_of_it() {
+    let mut world = world().node("n1", 2).node("n2", 2);
+    let hungry =
+        |cpu, memory| move |spec: &mut chiptide_model::JobSpec| (spec.cpu_milli, spec.memory_mib) = (cpu, memory);
+    world.submit(job("cpu").with(hungry(60_000, 0))).expect("accepted");
+    world.submit(job("memory").with(hungry(10_000, 250_000))).expect("accepted");
+    world.submit(job("late").with(hungry(30_000, 100_000))).expect("accepted");
+    let late = world.draft.job(world.job_id("late")).expect("live");
+    let shortage = crate::explain::Shortage { requested: 1, available: 0 };
+    assert_eq!(explain(&world.draft, late), vec![Reason::Scattered(shortage)]);
+}
+
+#[test]
 fn every_blocker_is_told_at_once() {
     let mut world =
         world().node("n1", 4).node("n2", 2).lease(job("half").chips(3).with(|spec| spec.cpu_milli = 63_000));

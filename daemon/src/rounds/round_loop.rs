@@ -125,7 +125,7 @@ impl RoundLoop {
     }
 
     fn is_busy(&self) -> bool {
-        self.committing.is_some() || self.looking.is_some() || !self.gathering.is_empty() || !self.held_back.is_empty()
+        self.committing.is_some() || self.looking.is_some() || !(self.gathering.is_empty() && self.held_back.is_empty())
     }
 
     /// Waits for the next thing to happen.

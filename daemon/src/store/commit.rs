@@ -96,9 +96,9 @@ impl Commit {
     /// committed): the caller reloads. `syncing` is called when all is written but the disk.
     pub async fn write(&self, store: &Store, leadership: Leadership, syncing: impl FnOnce()) -> Result<()> {
         let mut tx = store.writer.begin().await?;
-        guard(&mut tx, leadership).await?;
-        if !self.events.is_empty() {
-            events::append(&mut tx, self.first_seq, leadership.epoch, &self.events).await?;
+        match self.events.as_slice() {
+            [] => guard(&mut tx, leadership).await?,
+            events => events::append(&mut tx, leadership, self.first_seq, events).await?,
         }
         self.write_fleet(&mut tx).await?;
         self.write_work(&mut tx).await?;

@@ -1,28 +1,41 @@
 //! Table `events`: the append-only log.
 
-use super::{Result, column, expect_rows, json, moment, signed, unjson};
+use super::leader::Leadership;
+use super::{Result, StoreError, column, expect_rows, json, moment, signed, unjson};
 use chiptide_model::{Event, Timestamp};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-/// Appends the events of one round, the first of them numbered `first`.
-pub async fn append(tx: &mut PgConnection, first: u64, epoch: u64, events: &[(Timestamp, Event)]) -> Result<()> {
+/// Appends the events of one round, the first of them numbered `first`. The leader's guard (see
+/// [`super::leader::guard`]) is part of the statement: a deposed leader appends nothing and is told so.
+pub async fn append(
+    tx: &mut PgConnection,
+    leadership: Leadership,
+    first: u64,
+    events: &[(Timestamp, Event)],
+) -> Result<()> {
     let seqs: Vec<i64> = (first..).take(events.len()).map(signed).collect();
     let kinds: Vec<String> = events.iter().map(|(_, event)| event.kind().to_owned()).collect();
     let bodies: Vec<String> = events.iter().map(|(_, event)| json(event)).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|(at, _)| column(*at)).collect();
     let done = sqlx::query!(
-        "insert into events (seq, at, epoch, kind, body)
+        "with guard as materialized (select 1 from leader where instance = $6 and epoch = $3 for share)
+         insert into events (seq, at, epoch, kind, body)
          select seq, at, $3, kind, body::jsonb
-         from unnest($1::bigint[], $2::timestamptz[], $4::text[], $5::text[]) as e (seq, at, kind, body)",
+         from unnest($1::bigint[], $2::timestamptz[], $4::text[], $5::text[]) as e (seq, at, kind, body)
+         where exists (select from guard)",
         &seqs,
         &times,
-        signed(epoch),
+        signed(leadership.epoch),
         &kinds,
-        &bodies
+        &bodies,
+        leadership.instance
     )
     .execute(tx)
     .await?;
+    if done.rows_affected() == 0 && !events.is_empty() {
+        return Err(StoreError::Deposed);
+    }
     expect_rows("append events", events.len(), &done)
 }
 
