@@ -165,7 +165,7 @@ impl Draft<'_> {
     /// Serves whoever waits, in order: places, else preempts, else marks the shape as tried.
     fn serve_waiting(&mut self) {
         let mut walk = self.cluster.queue.walk();
-        while let Some(step) = walk.next() {
+        while let Some(step) = walk.step() {
             let shape = self.cluster.queue.shape(&step);
             if let Some(placements) = place::find(self.cluster, shape) {
                 self.grant(step.job, placements);

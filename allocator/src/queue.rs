@@ -148,7 +148,7 @@ pub struct Walk {
 
 impl Walk {
     /// The next job to try. The caller says with [`Walk::next_of_shape`] whether others of its shape are worth trying.
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn step(&mut self) -> Option<Step> {
         let (_, Reverse(place), line, job) = self.heads.pop()?;
         Some(Step { job, line, place })
     }

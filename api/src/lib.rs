@@ -6,6 +6,7 @@
 pub mod chip;
 pub mod client;
 pub mod job;
+mod job_spec;
 pub mod lease;
 pub mod node;
 pub mod page;

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Most commands of one round. A larger batch gains nothing and holds the answers of the first for longer.
 const BATCH_MAX: usize = 512;
 
-type Committing = Pin<Box<dyn Future<Output = (Closed, Result<(), StoreError>)> + Send>>;
+type Committing = Pin<Box<dyn Future<Output = (Box<Closed>, Result<(), StoreError>)> + Send>>;
 type Looking = Pin<Box<dyn Future<Output = (Vec<Entry>, Result<Vec<Recorded>, StoreError>)> + Send>>;
 
 /// The loop's state.
@@ -49,7 +49,7 @@ pub(super) struct RoundLoop {
 }
 
 enum Woken {
-    Committed(Closed, Result<(), StoreError>),
+    Committed(Box<Closed>, Result<(), StoreError>),
     Looked(Vec<Entry>, Result<Vec<Recorded>, StoreError>),
     Came(Option<Entry>),
     Syncing,
@@ -100,7 +100,7 @@ impl RoundLoop {
             }
             self.try_held_back();
             let stepped = match self.wake(open).await {
-                Woken::Committed(closed, Ok(())) => self.on_committed(closed),
+                Woken::Committed(closed, Ok(())) => self.on_committed(*closed),
                 Woken::Committed(_, Err(error)) => Err(error),
                 Woken::Looked(batch, Ok(known)) => self.on_looked(batch, &known),
                 Woken::Looked(_, Err(error)) => Err(error),
@@ -231,7 +231,7 @@ impl RoundLoop {
             let started = Instant::now();
             let result = closed.commit.write(&store, leadership, || syncing.notify_one()).await;
             metrics::round_phase("commit", started.elapsed());
-            (closed, result)
+            (Box::new(closed), result)
         }));
     }
 

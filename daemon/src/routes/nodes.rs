@@ -2,7 +2,7 @@
 
 use super::extract::{Body, Id, Mutation, Params, limit_of, wait_of};
 use super::problem::{Answer, Refused};
-use super::registration;
+use super::registration::{self, Registration};
 use crate::app::App;
 use crate::{metrics, orders, render};
 use axum::Json;
@@ -32,7 +32,7 @@ pub(super) async fn register(
     body: Body<RegisterBody>,
 ) -> Result<Answer, Refused> {
     let session = SessionId(Uuid::new_v4());
-    let (facts, chips, boot_id) = registration::parse(body.value).map_err(Refused::invalid)?;
+    let Registration { facts, chips, boot_id } = registration::parse(body.value).map_err(Refused::invalid)?;
     let command = Command::Register { node: node.clone(), session, boot_id, facts, chips };
     let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await?;
     if answer.status == 200 && !answer.replayed {

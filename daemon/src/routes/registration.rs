@@ -10,8 +10,15 @@ const CHIPS_MAX: usize = 128;
 /// Longest free text a peer may send in one field, in bytes.
 const TEXT_MAX: usize = 256;
 
-/// What a registration says of a node: its facts, its chips, its boot id.
-pub(super) fn parse(body: RegisterBody) -> Result<(NodeFacts, Vec<(ChipFacts, Health)>, String), Invalid> {
+/// What a registration says of a node.
+pub(super) struct Registration {
+    pub(super) facts: NodeFacts,
+    pub(super) chips: Vec<(ChipFacts, Health)>,
+    pub(super) boot_id: String,
+}
+
+/// Parses a registration, or names the field at fault.
+pub(super) fn parse(body: RegisterBody) -> Result<Registration, Invalid> {
     for (field, text) in [("boot_id", &body.boot_id), ("agent_version", &body.agent_version)] {
         text_fits(field, text)?;
     }
@@ -47,7 +54,7 @@ pub(super) fn parse(body: RegisterBody) -> Result<(NodeFacts, Vec<(ChipFacts, He
         driver_version: body.driver_version,
         labels: body.labels,
     };
-    Ok((facts, chips, body.boot_id))
+    Ok(Registration { facts, chips, boot_id: body.boot_id })
 }
 
 fn parse_chip(body: ChipBody) -> Result<(ChipFacts, Health), Invalid> {

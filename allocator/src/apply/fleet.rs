@@ -1,0 +1,155 @@
+//! Events of nodes and chips.
+
+use super::Applied;
+use crate::cluster::{Cluster, Timer};
+use crate::fleet::{Chip, ChipIx, Node, NodeIx};
+use chiptide_model::{ChipFacts, ChipId, Health, NodeId, Quarantine, Timestamp};
+
+impl Cluster {
+    pub(super) fn on_took_over(&mut self, at: Timestamp, epoch: u64) -> Applied {
+        if epoch <= self.leader_epoch {
+            return Err(format!("epoch {epoch} after {}", self.leader_epoch));
+        }
+        self.leader_epoch = epoch;
+        for node in 0..self.fleet.nodes.len() {
+            if self.fleet.nodes[node].unknown_since.is_none() {
+                self.set_known(node, Some(at));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_registered(&mut self, fresh: Node, chips: &[(ChipFacts, Health)]) -> Applied {
+        let id = fresh.id.clone();
+        let (node, is_new) = match self.nodes_by_id.get(&id) {
+            Some(&ix) => {
+                let old = &mut self.fleet.nodes[ix];
+                let cpu_used = old.facts.cpu_milli.saturating_sub(old.cpu_free);
+                let memory_used = old.facts.memory_mib.saturating_sub(old.memory_free);
+                old.cpu_free = fresh.facts.cpu_milli.saturating_sub(cpu_used);
+                old.memory_free = fresh.facts.memory_mib.saturating_sub(memory_used);
+                (old.facts, old.session, old.boot_id) = (fresh.facts, fresh.session, fresh.boot_id);
+                old.unknown_since = None;
+                (ix, false)
+            }
+            None => {
+                self.fleet.nodes.push(fresh);
+                self.nodes_by_id.insert(id.clone(), self.fleet.nodes.len() - 1);
+                (self.fleet.nodes.len() - 1, true)
+            }
+        };
+        let mut rebuild = false;
+        for (facts, health) in chips {
+            match self.chips_by_id.get(&facts.id) {
+                Some(&ix) if self.fleet.chips[ix].node == node => {
+                    let chip = &mut self.fleet.chips[ix];
+                    rebuild |= chip.facts.class != facts.class;
+                    (chip.facts, chip.health) = (facts.clone(), health.clone());
+                    self.touched.chip_facts.insert(facts.id.clone());
+                }
+                Some(_) => return Err(format!("chip {} belongs to another node", facts.id)),
+                None => {
+                    self.add_chip(node, facts, health);
+                    self.touched.new_chips.insert(facts.id.clone());
+                    rebuild = true;
+                }
+            }
+            self.touched.chips.insert(facts.id.clone());
+        }
+        for ix in self.fleet.nodes[node].chips.clone() {
+            let chip = &mut self.fleet.chips[ix];
+            if !chips.iter().any(|(facts, _)| facts.id == chip.facts.id) {
+                chip.health = Health::Unhealthy { detail: "missing from the node's inventory".into() };
+                self.touched.chips.insert(chip.facts.id.clone());
+                self.touched.chip_facts.insert(chip.facts.id.clone());
+            }
+        }
+        if is_new {
+            self.fleet.append_pools(node);
+        } else if rebuild {
+            self.fleet.rebuild_pools();
+        }
+        self.node_changed(node);
+        self.queue.supply_grew();
+        Ok(())
+    }
+
+    pub(crate) fn add_chip(&mut self, node: NodeIx, facts: &ChipFacts, health: &Health) -> ChipIx {
+        let ix = self.fleet.chips.len();
+        self.fleet.chips.push(Chip {
+            facts: facts.clone(),
+            node,
+            epoch: 0,
+            health: health.clone(),
+            quarantine: None,
+            holds: Vec::new(),
+            claims: Vec::new(),
+        });
+        self.fleet.nodes[node].chips.push(ix);
+        self.chips_by_id.insert(facts.id.clone(), ix);
+        ix
+    }
+
+    pub(super) fn on_known(&mut self, node: &NodeId, unknown_since: Option<Timestamp>) -> Applied {
+        let ix = *self.nodes_by_id.get(node).ok_or_else(|| format!("no node {node}"))?;
+        self.set_known(ix, unknown_since);
+        Ok(())
+    }
+
+    pub(super) fn set_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>) {
+        self.fleet.nodes[node].unknown_since = unknown_since;
+        self.node_changed(node);
+        self.check_claims_of(node);
+        if unknown_since.is_none() {
+            self.queue.supply_grew();
+        }
+    }
+
+    pub(super) fn on_chip(&mut self, chip: &ChipId, change: impl FnOnce(&mut Chip)) -> Applied {
+        let ix = self.chip_ix(chip)?;
+        change(&mut self.fleet.chips[ix]);
+        let node = self.fleet.chips[ix].node;
+        self.touched.chip_facts.insert(chip.clone());
+        self.touched.chips.insert(chip.clone());
+        self.fleet.recount_node(node);
+        self.check_claims_of(node);
+        self.queue.supply_grew();
+        Ok(())
+    }
+
+    /// A chip out of service is no longer pressed for proof; back in service it is again.
+    pub(super) fn on_quarantine(&mut self, chip: &ChipId, quarantine: Option<&Quarantine>) -> Applied {
+        let ix = self.chip_ix(chip)?;
+        for hold in &self.fleet.chips[ix].holds {
+            let Some(by) = hold.vacate_by else { continue };
+            let timer = (by, Timer::Vacate(ix, hold.lease));
+            if quarantine.is_some() {
+                self.timers.remove(&timer)
+            } else {
+                self.timers.insert(timer)
+            };
+        }
+        self.on_chip(chip, |chip| chip.quarantine = quarantine.cloned())
+    }
+
+    pub(crate) fn chip_ix(&self, id: &ChipId) -> Result<ChipIx, String> {
+        self.chips_by_id.get(id).copied().ok_or_else(|| format!("no chip {id}"))
+    }
+
+    pub(super) fn node_changed(&mut self, node: NodeIx) {
+        self.touched.nodes.insert(self.fleet.nodes[node].id.clone());
+        self.fleet.recount_node(node);
+    }
+
+    pub(super) fn orders_changed(&mut self, node: NodeIx) {
+        self.fleet.nodes[node].orders_revision += 1;
+        self.touched.orders.insert(self.fleet.nodes[node].id.clone());
+    }
+
+    /// Something about a node changed: claims on its chips are worth another look.
+    pub(super) fn check_claims_of(&mut self, node: NodeIx) {
+        for &chip in &self.fleet.nodes[node].chips {
+            self.claims_to_check.extend(self.fleet.chips[chip].claims.iter().map(|(job, _)| *job));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Events of leases: granted, changed, taken, over, and proven vacant chip by chip.
+
+use super::Applied;
+use crate::cluster::{Cluster, Timer};
+use crate::fleet::{ChipHold, ChipIx, NodeIx};
+use chiptide_model::{Cause, ChipId, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
+use std::collections::BTreeSet;
+
+impl Cluster {
+    pub(super) fn on_vacated(&mut self, chip: &ChipId, lease: LeaseId) -> Applied {
+        let ix = self.chip_ix(chip)?;
+        let is_gone = |hold: &ChipHold| hold.lease == lease && hold.vacate_by.is_some();
+        let due = |hold: &ChipHold| hold.vacate_by.filter(|_| hold.lease == lease);
+        let by = self.fleet.chips[ix].holds.iter().find_map(due);
+        let by = by.ok_or_else(|| format!("chip {chip} is not vacating lease {lease}"))?;
+        let before = self.fleet.chips[ix].holds.len();
+        self.fleet.chips[ix].holds.retain(|hold| !is_gone(hold));
+        self.vacating -= before - self.fleet.chips[ix].holds.len();
+        self.timers.remove(&(by, Timer::Vacate(ix, lease)));
+        let node = self.fleet.chips[ix].node;
+        self.touched.chips.insert(chip.clone());
+        self.leave_node_if_empty(node, lease);
+        self.orders_changed(node);
+        self.fleet.recount_node(node);
+        self.check_claims_of(node);
+        self.queue.supply_grew();
+        Ok(())
+    }
+
+    /// Gives a lease's CPU and memory on a node back once its last chip there is vacant, and forgets the lease once
+    /// its last node is.
+    pub(super) fn leave_node_if_empty(&mut self, node: NodeIx, lease: LeaseId) {
+        let held = |&chip: &ChipIx| self.fleet.chips[chip].holds.iter().any(|hold| hold.lease == lease);
+        if self.fleet.nodes[node].chips.iter().any(held) {
+            return;
+        }
+        let state = &mut self.fleet.nodes[node];
+        state.leases.remove(&lease);
+        let Some(record) = self.leases.get(&lease) else { return };
+        for placement in record.placements.iter().filter(|placement| placement.node == state.id) {
+            state.cpu_free += placement.cpu_milli;
+            state.memory_free += placement.memory_mib;
+        }
+        state.cpu_free = state.cpu_free.min(state.facts.cpu_milli);
+        state.memory_free = state.memory_free.min(state.facts.memory_mib);
+        let elsewhere = record
+            .nodes()
+            .iter()
+            .any(|id| self.nodes_by_id.get(id).is_some_and(|&ix| self.fleet.nodes[ix].leases.contains(&lease)));
+        if !elsewhere && let Some(record) = self.leases.remove(&lease) {
+            self.touched.leases.remove(&lease);
+            self.touched.vacated_leases.insert(lease, record);
+        }
+    }
+
+    pub(super) fn on_granted(&mut self, lease: Lease) -> Applied {
+        let (id, job_id, at) = (lease.id, lease.job, lease.granted_at);
+        let job = self.jobs.get_mut(&job_id).ok_or_else(|| format!("no job {job_id}"))?;
+        if job.state != JobState::Pending || lease.attempt != job.attempt + 1 {
+            return Err(format!("job {job_id} cannot take lease {id}"));
+        }
+        job.attempt = lease.attempt;
+        self.queue.remove(&job.spec, job.place);
+        if job.spec.preemptible {
+            self.preemptible.insert((job.spec.priority, id));
+        }
+        if self.claims.contains_key(&job_id) {
+            self.drop_claim(job_id)?;
+        }
+        self.hold_chips(&lease)?;
+        if let Some(due) = lease.next_due() {
+            self.timers.insert((due, Timer::Lease(id)));
+        }
+        self.leases.insert(id, lease);
+        self.touched.leases.insert(id);
+        self.set_state(at, job_id, JobState::Leased { lease: id })
+    }
+
+    /// Puts a lease's holds on its chips and sets its CPU and memory aside.
+    pub(super) fn hold_chips(&mut self, lease: &Lease) -> Applied {
+        for placement in &lease.placements {
+            let node = *self.nodes_by_id.get(&placement.node).ok_or_else(|| format!("no node {}", placement.node))?;
+            for hold in &placement.holds {
+                let ix = self.chip_ix(&hold.chip)?;
+                let chip = &mut self.fleet.chips[ix];
+                if hold.epoch <= chip.epoch {
+                    return Err(format!("chip {} epoch {} after {}", hold.chip, hold.epoch, chip.epoch));
+                }
+                self.touched.epochs.entry(hold.chip.clone()).or_insert(chip.epoch);
+                chip.epoch = hold.epoch;
+                chip.holds.push(ChipHold {
+                    lease: lease.id,
+                    job: lease.job,
+                    slots: hold.slots.clone(),
+                    epoch: hold.epoch,
+                    vacate_by: None,
+                });
+                self.touched.chips.insert(hold.chip.clone());
+            }
+            let state = &mut self.fleet.nodes[node];
+            state.cpu_free = state.cpu_free.saturating_sub(placement.cpu_milli);
+            state.memory_free = state.memory_free.saturating_sub(placement.memory_mib);
+            state.leases.insert(lease.id);
+        }
+        for node in self.nodes_of(lease) {
+            self.orders_changed(node);
+            self.fleet.recount_node(node);
+        }
+        Ok(())
+    }
+
+    /// Changes a live lease and keeps its timer in step.
+    pub(super) fn change_lease(&mut self, id: LeaseId, change: impl FnOnce(&mut Lease)) -> Applied {
+        let lease =
+            self.leases.get_mut(&id).filter(|lease| lease.is_live()).ok_or_else(|| format!("no live lease {id}"))?;
+        let before = lease.next_due();
+        change(lease);
+        let after = lease.next_due();
+        if before != after {
+            if let Some(due) = before {
+                self.timers.remove(&(due, Timer::Lease(id)));
+            }
+            if let Some(due) = after {
+                self.timers.insert((due, Timer::Lease(id)));
+            }
+        }
+        self.touched.leases.insert(id);
+        Ok(())
+    }
+
+    pub(super) fn on_revoked(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, deadline: Timestamp) -> Applied {
+        self.change_lease(id, |lease| lease.state = LeaseState::Revoking { cause: cause.clone(), deadline })?;
+        let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?;
+        let (job, nodes) = (lease.job, self.nodes_of(lease));
+        nodes.into_iter().for_each(|node| self.orders_changed(node));
+        let spec = self.jobs.get(&job).ok_or_else(|| format!("no job {job}"))?.spec.clone();
+        self.preemptible.remove(&(spec.priority, id));
+        self.set_state(at, job, JobState::Preempting { lease: id, deadline })
+    }
+
+    pub(super) fn on_lease_ended(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, next: &Next) -> Applied {
+        self.change_lease(id, |lease| lease.state = LeaseState::Ended { cause: cause.clone(), at })?;
+        let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?.clone();
+        let by = at + self.policy.bounds.vacate;
+        for hold in lease.placements.iter().flat_map(|placement| &placement.holds) {
+            let ix = self.chip_ix(&hold.chip)?;
+            let chip = &mut self.fleet.chips[ix];
+            for held in chip.holds.iter_mut().filter(|held| held.lease == id && held.vacate_by.is_none()) {
+                held.vacate_by = Some(by);
+                self.vacating += 1;
+            }
+            if chip.quarantine.is_none() {
+                self.timers.insert((by, Timer::Vacate(ix, id)));
+            }
+            self.touched.chips.insert(hold.chip.clone());
+        }
+        self.nodes_of(&lease).into_iter().for_each(|node| self.orders_changed(node));
+        let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
+        self.preemptible.remove(&(spec.priority, id));
+        match next {
+            Next::Ended(outcome) => self.end_job(at, lease.job, outcome.clone()),
+            Next::Pending => {
+                self.set_state(at, lease.job, JobState::Pending)?;
+                let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
+                job.preemptions += u32::from(matches!(cause, Cause::Preempt { .. }));
+                self.queue.insert(&spec, job.place, lease.job);
+                self.queue.supply_grew();
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn nodes_of(&self, lease: &Lease) -> BTreeSet<NodeIx> {
+        lease.placements.iter().filter_map(|placement| self.nodes_by_id.get(&placement.node).copied()).collect()
+    }
+}

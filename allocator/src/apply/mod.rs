@@ -1,0 +1,96 @@
+//! How each event changes the cluster. Total: an event that does not fit the state is reported, never panics, so a
+//! corrupt log is found and named instead of taking the daemon down.
+
+use crate::cluster::{Claim, Cluster};
+use crate::fleet::Node;
+use chiptide_model::{Event, Lease, LeaseState, Timestamp};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// An event names something that is not there, or is not in a state it can change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unfounded {
+    /// The event's kind.
+    pub event: &'static str,
+    /// What is missing.
+    pub missing: String,
+}
+
+impl fmt::Display for Unfounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "event {} does not fit the state: {}", self.event, self.missing)
+    }
+}
+impl std::error::Error for Unfounded {}
+
+mod fleet;
+mod jobs;
+mod leases;
+
+type Applied = Result<(), String>;
+
+impl Cluster {
+    /// Applies the next event of the log, which happened at `at`.
+    pub fn apply(&mut self, at: Timestamp, event: &Event) -> Result<(), Unfounded> {
+        self.seq += 1;
+        let applied = match event {
+            Event::LeaderTookOver { epoch } => self.on_took_over(at, *epoch),
+            Event::PolicyApplied { policy } => {
+                self.policy = policy.clone();
+                self.touched.policy = true;
+                Ok(())
+            }
+            Event::NodeRegistered { node, session, boot_id, facts, chips } => {
+                let fresh = Node {
+                    id: node.clone(),
+                    facts: facts.clone(),
+                    session: *session,
+                    boot_id: boot_id.clone(),
+                    unknown_since: None,
+                    chips: Vec::new(),
+                    cpu_free: facts.cpu_milli,
+                    memory_free: facts.memory_mib,
+                    cpu_claimed: 0,
+                    memory_claimed: 0,
+                    leases: BTreeSet::new(),
+                    orders_revision: 0,
+                };
+                self.on_registered(fresh, chips)
+            }
+            Event::NodeHeard { node } => self.on_known(node, None),
+            Event::NodeSilent { node } => self.on_known(node, Some(at)),
+            Event::ChipHealthChanged { chip, health } => self.on_chip(chip, |chip| chip.health = health.clone()),
+            Event::ChipQuarantined { chip, quarantine } => self.on_quarantine(chip, Some(quarantine)),
+            Event::ChipRestored { chip } => self.on_quarantine(chip, None),
+            Event::ChipVacated { chip, lease, .. } => self.on_vacated(chip, *lease),
+            Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
+            Event::JobStarted { job } => self.on_started(at, *job),
+            Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
+            Event::ClaimMade { job, placements, victims, deadline } => {
+                let (placements, victims) = (placements.clone(), victims.clone());
+                self.on_claim(*job, Claim { placements, victims, since: at, deadline: *deadline })
+            }
+            Event::ClaimDropped { job, .. } => self.on_claim_dropped(*job),
+            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at } => self.on_granted(Lease {
+                id: *lease,
+                job: *job,
+                attempt: *attempt,
+                placements: placements.clone(),
+                granted_at: at,
+                expires_at: *expires_at,
+                ends_at: *ends_at,
+                state: LeaseState::Active,
+                confirmed: BTreeSet::new(),
+            }),
+            Event::LeaseConfirmed { lease, node } => self.change_lease(*lease, |lease| {
+                lease.confirmed.insert(node.clone());
+            }),
+            Event::LeaseRenewed { lease, expires_at } => {
+                self.change_lease(*lease, |lease| lease.expires_at = Some(*expires_at))
+            }
+            Event::LeaseRevoked { lease, cause, deadline } => self.on_revoked(at, *lease, cause, *deadline),
+            Event::LeaseEnded { lease, cause, next } => self.on_lease_ended(at, *lease, cause, next),
+        };
+        applied.map_err(|missing| Unfounded { event: event.kind(), missing })
+    }
+}

@@ -1,0 +1,231 @@
+//! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
+
+use crate::job::{
+    CHIPS_PER_REPLICA_MAX, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, SameBody, SameLevelBody,
+    ShareBody, Strength, UnfitBody, WorkloadBody,
+};
+use crate::problem::Invalid;
+use chiptide_model::{
+    ChipDemand, DeviceClass, JobSpec, Kind, Millis, Policy, SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
+};
+use std::collections::BTreeMap;
+
+impl JobBody {
+    /// Parses the body into the model under `policy`, or names the field at fault.
+    ///
+    /// Codes: `invalid_field`, `out_of_range`, `unknown_queue`, `unknown_priority_class`.
+    pub fn into_spec(self, policy: &Policy) -> Result<JobSpec, Invalid> {
+        if !chiptide_model::id::is_name(&self.name) {
+            return Err(Invalid::new("invalid_field", "name", "1 to 128 of A-Z a-z 0-9 . _ : -"));
+        }
+        if !policy.queues.contains(&self.queue) {
+            let known: Vec<&str> = policy.queues.iter().map(String::as_str).collect();
+            let detail = format!("there is no queue {:?}; known: {}", clip(&self.queue), known.join(", "));
+            return Err(Invalid::new("unknown_queue", "queue", detail));
+        }
+        let kind = match self.kind {
+            KindBody::Training => Kind::Training,
+            KindBody::Inference => Kind::Inference,
+        };
+        let (priority_class, priority, class_preemptible) = priority(self.priority_class, kind, policy)?;
+        let replicas = within("replicas", self.replicas, 1, REPLICAS_MAX)?;
+        let demand = demand(self.chips, self.share)?;
+        let grace = self.grace.unwrap_or(Millis::from_secs(30));
+        if grace > policy.bounds.grace_max {
+            return Err(Invalid::new("out_of_range", "grace", format!("at most {}", policy.bounds.grace_max)));
+        }
+        for (field, span) in [
+            ("max_duration", self.max_duration),
+            ("checkpoint_every", self.checkpoint_every),
+            ("lease_ttl", self.lease_ttl),
+        ] {
+            if span.is_some_and(|span| span.0 < 1000) {
+                return Err(Invalid::new("out_of_range", field, "at least 1s"));
+            }
+        }
+        check_labels(&self.labels)?;
+        Ok(JobSpec {
+            kind,
+            name: self.name,
+            queue: self.queue,
+            priority_class,
+            priority,
+            replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+            demand,
+            cpu_milli: within("cpu_milli", self.cpu_milli, 0, 10_000_000)?,
+            memory_mib: within("memory_mib", self.memory_mib, 0, 1_000_000_000)?,
+            device_classes: device_classes(&self.device_classes)?,
+            same: self.same.map(|same| Same {
+                level: match same.level {
+                    SameLevelBody::Node => SameLevel::Node,
+                    SameLevelBody::Rack => SameLevel::Rack,
+                },
+                required: same.strength == Strength::Required,
+            }),
+            max_duration: self.max_duration,
+            preemptible: self.preemptible.unwrap_or(class_preemptible),
+            grace,
+            checkpoint_every: self.checkpoint_every,
+            lease_ttl: self.lease_ttl,
+            unfit: match self.unfit {
+                UnfitBody::Wait => Unfit::Wait,
+                UnfitBody::Refuse => Unfit::Refuse,
+            },
+            labels: self.labels,
+            workload: self.workload.map(workload).transpose()?,
+        })
+    }
+
+    /// The body that would submit `spec` again.
+    pub fn of(spec: &JobSpec) -> JobBody {
+        let (chips, share) = match spec.demand {
+            ChipDemand::Chips(n) => (Some(u64::from(n)), None),
+            ChipDemand::ShareSlots(slots) => {
+                let fraction = Some(f64::from(slots) / f64::from(SLOTS_PER_CHIP));
+                (None, Some(ShareBody { fraction, memory_mib: None }))
+            }
+            ChipDemand::ShareMemory(mib) => (None, Some(ShareBody { fraction: None, memory_mib: Some(mib) })),
+        };
+        JobBody {
+            kind: match spec.kind {
+                Kind::Training => KindBody::Training,
+                Kind::Inference => KindBody::Inference,
+            },
+            name: spec.name.clone(),
+            queue: spec.queue.clone(),
+            priority_class: Some(match &spec.priority_class {
+                Some(class) => PriorityBody::Class(class.clone()),
+                None => PriorityBody::Value(spec.priority),
+            }),
+            replicas: u64::from(spec.replicas),
+            chips,
+            share,
+            cpu_milli: spec.cpu_milli,
+            memory_mib: spec.memory_mib,
+            device_classes: spec.device_classes.iter().map(ToString::to_string).collect(),
+            same: spec.same.map(|same| SameBody {
+                level: match same.level {
+                    SameLevel::Node => SameLevelBody::Node,
+                    SameLevel::Rack => SameLevelBody::Rack,
+                },
+                strength: if same.required { Strength::Required } else { Strength::Preferred },
+            }),
+            max_duration: spec.max_duration,
+            preemptible: Some(spec.preemptible),
+            grace: Some(spec.grace),
+            checkpoint_every: spec.checkpoint_every,
+            lease_ttl: spec.lease_ttl,
+            unfit: match spec.unfit {
+                Unfit::Wait => UnfitBody::Wait,
+                Unfit::Refuse => UnfitBody::Refuse,
+            },
+            labels: spec.labels.clone(),
+            workload: spec.workload.as_ref().map(|w| WorkloadBody { command: w.command.clone(), env: w.env.clone() }),
+        }
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, Invalid> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Invalid::new("out_of_range", field, format!("{value} is not between {min} and {max}")))
+    }
+}
+
+fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(Option<String>, i32, bool), Invalid> {
+    let name = match body {
+        Some(PriorityBody::Value(value)) if (-1_000_000..=1_000_000).contains(&value) => {
+            return Ok((None, value, kind == Kind::Training));
+        }
+        Some(PriorityBody::Value(value)) => {
+            let detail = format!("{value} is not between -1000000 and 1000000");
+            return Err(Invalid::new("out_of_range", "priority_class", detail));
+        }
+        Some(PriorityBody::Class(name)) => name,
+        None => if kind == Kind::Training { "standard" } else { "serving" }.to_owned(),
+    };
+    match policy.priority_classes.get(&name) {
+        Some(class) => Ok((Some(name), class.value, class.preemptible)),
+        None => {
+            let known: Vec<&str> = policy.priority_classes.keys().map(String::as_str).collect();
+            let detail = format!("there is no priority class {:?}; known: {}", clip(&name), known.join(", "));
+            Err(Invalid::new("unknown_priority_class", "priority_class", detail))
+        }
+    }
+}
+
+fn demand(chips: Option<u64>, share: Option<ShareBody>) -> Result<ChipDemand, Invalid> {
+    match (chips, share) {
+        (Some(_), Some(_)) => Err(Invalid::new("invalid_field", "share", "give chips or share, not both")),
+        (None, None) => Err(Invalid::new("invalid_field", "chips", "give chips or share")),
+        (Some(chips), None) => {
+            let chips = within("chips", chips, 1, CHIPS_PER_REPLICA_MAX)?;
+            Ok(ChipDemand::Chips(u16::try_from(chips).unwrap_or(u16::MAX)))
+        }
+        (None, Some(ShareBody { fraction: Some(part), memory_mib: None })) => {
+            if !(part > 0.0 && part <= 1.0) {
+                return Err(Invalid::new("out_of_range", "share.fraction", "above 0 and at most 1"));
+            }
+            // A part in (0, 1] times 1000, rounded up (but for float noise), lies in 1..=1000.
+            let slots = (part * f64::from(SLOTS_PER_CHIP) - 1e-6).ceil().max(1.0) as SlotCount;
+            Ok(ChipDemand::ShareSlots(slots.min(SLOTS_PER_CHIP)))
+        }
+        (None, Some(ShareBody { fraction: None, memory_mib: Some(mib) })) => {
+            Ok(ChipDemand::ShareMemory(within("share.memory_mib", mib, 1, 10_000_000)?))
+        }
+        (None, Some(_)) => Err(Invalid::new("invalid_field", "share", "give exactly one of fraction and memory_mib")),
+    }
+}
+
+fn device_classes(names: &[String]) -> Result<Vec<DeviceClass>, Invalid> {
+    if names.len() > 32 {
+        return Err(Invalid::new("out_of_range", "device_classes", "at most 32"));
+    }
+    let mut classes: Vec<DeviceClass> = Vec::with_capacity(names.len());
+    for (i, name) in names.iter().enumerate() {
+        let class = DeviceClass::new(name)
+            .map_err(|e| Invalid::new("invalid_field", format!("device_classes[{i}]"), e.to_string()))?;
+        if !classes.contains(&class) {
+            classes.push(class);
+        }
+    }
+    Ok(classes)
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    if labels.len() > LABELS_MAX {
+        return Err(Invalid::new("out_of_range", "labels", format!("at most {LABELS_MAX} labels")));
+    }
+    for (key, value) in labels {
+        if key.is_empty() || key.len() > 63 || value.len() > 255 {
+            let detail = "a key has 1 to 63 bytes, a value at most 255";
+            return Err(Invalid::new("out_of_range", format!("labels.{}", clip(key)), detail));
+        }
+        if key.contains(['\0', '=', ',']) || value.contains('\0') {
+            let detail = "a key holds no '=' or ',', and neither part a NUL";
+            return Err(Invalid::new("invalid_field", format!("labels.{}", clip(key)), detail));
+        }
+    }
+    Ok(())
+}
+
+fn workload(body: WorkloadBody) -> Result<Workload, Invalid> {
+    let bytes: usize = body.command.iter().map(String::len).sum::<usize>()
+        + body.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    if body.command.first().is_none_or(String::is_empty) {
+        return Err(Invalid::new("invalid_field", "workload.command", "must name a program"));
+    }
+    if bytes > 32 * 1024 || body.command.len() > 1024 || body.env.len() > 1024 {
+        return Err(Invalid::new("out_of_range", "workload", "at most 32 KiB of command and environment"));
+    }
+    let has_nul = body.command.iter().chain(body.env.keys()).chain(body.env.values()).any(|text| text.contains('\0'));
+    if has_nul {
+        return Err(Invalid::new("invalid_field", "workload", "holds a NUL byte"));
+    }
+    Ok(Workload { command: body.command, env: body.env })
+}
