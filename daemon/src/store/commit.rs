@@ -4,7 +4,7 @@ use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
-use super::{Result, Store, claims, events, holds, idempotency_keys, jobs, leases, nodes, policies};
+use super::{Result, Store, chips, claims, events, holds, idempotency_keys, jobs, leases, nodes, policies};
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
 use chiptide_allocator::{Claim, Cluster, Touched};
 use chiptide_model::{ChipId, Event, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
@@ -118,13 +118,13 @@ impl Commit {
             nodes::upsert(tx, &self.nodes).await?;
         }
         if !self.new_chips.is_empty() {
-            nodes::insert_chips(tx, &self.new_chips).await?;
+            chips::insert(tx, &self.new_chips).await?;
         }
         if !self.epochs.is_empty() {
-            nodes::raise_epochs(tx, &self.epochs).await?;
+            chips::raise_epochs(tx, &self.epochs).await?;
         }
         if !self.chips.is_empty() {
-            nodes::update_chips(tx, &self.chips).await?;
+            chips::update(tx, &self.chips).await?;
         }
         Ok(())
     }

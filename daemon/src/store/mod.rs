@@ -5,6 +5,7 @@
 //! leader's epoch; a write says how many rows it must touch and fails when it touches others. Separate
 //! pools: for the round, and for everything people read, so that a slow read never delays a round.
 
+pub mod chips;
 pub mod claims;
 pub mod commit;
 pub mod events;
@@ -105,6 +106,7 @@ impl Store {
             let detail = format!("Postgres {} is too old: 15 or newer is needed", version / 10_000);
             return Err(StoreError::Postgres(sqlx::Error::Configuration(detail.into())));
         }
+        warn_of_lost_commits(&reader).await?;
         MIGRATIONS.run(&reader).await.map_err(|error| StoreError::Postgres(error.into()))?;
         Ok(Store { writer, keys, reader })
     }
@@ -118,6 +120,19 @@ impl Store {
     pub async fn close(&self) {
         tokio::join!(self.writer.close(), self.keys.close(), self.reader.close());
     }
+}
+
+/// With these off, Postgres acknowledges what a crash can undo, and so would we.
+async fn warn_of_lost_commits(pool: &PgPool) -> Result<()> {
+    let settings = sqlx::query!(
+        "select current_setting('fsync') as \"fsync!\", current_setting('synchronous_commit') as \"synchronous_commit!\""
+    );
+    let settings = settings.fetch_one(pool).await?;
+    if settings.fsync != "on" || settings.synchronous_commit == "off" {
+        let (fsync, synchronous_commit) = (settings.fsync, settings.synchronous_commit);
+        tracing::warn!(fsync, synchronous_commit, "a crash of this Postgres can lose what has been acknowledged");
+    }
+    Ok(())
 }
 
 /// Fails unless a write touched exactly the rows it must.
