@@ -3,11 +3,9 @@
 use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
+use crate::draft::{Draft, after};
 use crate::{expire, place, preempt, promise, register, report};
-use chiptide_model::{
-    Cause, Event, JobId, JobState, Lease, LeaseId, Millis, Next, Outcome, Placement, Timestamp, Unfit,
-};
-use uuid::Uuid;
+use chiptide_model::{Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, Timestamp, Unfit};
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,36 +30,16 @@ pub struct Decision {
 /// Decides one round on a draft of the cluster: handles each command, lets the clock work, keeps promises, places and
 /// preempts for whoever waits.
 pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Decision {
-    let mut draft = Draft { cluster: draft, round, events: Vec::new(), minted: 0, unfounded: None };
+    let mut draft = Draft::of(draft, round);
     let answers = commands.into_iter().map(|command| draft.handle(command)).collect();
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
     draft.serve_waiting();
-    Decision { events: draft.events, answers, unfounded: draft.unfounded }
-}
-
-/// The draft with the events emitted so far. Every change goes through [`Draft::emit`].
-pub(crate) struct Draft<'a> {
-    pub cluster: &'a mut Cluster,
-    pub round: Round,
-    events: Vec<Event>,
-    minted: u64,
-    unfounded: Option<Unfounded>,
+    let (events, unfounded) = draft.into_events();
+    Decision { events, answers, unfounded }
 }
 
 impl Draft<'_> {
-    pub(crate) fn now(&self) -> Timestamp {
-        self.round.now
-    }
-
-    /// Emits an event and applies it to the draft.
-    pub(crate) fn emit(&mut self, event: Event) {
-        if let Err(unfounded) = self.cluster.apply(self.round.now, &event) {
-            self.unfounded.get_or_insert(unfounded);
-        }
-        self.events.push(event);
-    }
-
     fn handle(&mut self, command: Command) -> Result<Ack, Refusal> {
         match command {
             Command::TakeOver { epoch } => {
@@ -123,7 +101,7 @@ impl Draft<'_> {
             Some(lease) => self.emit(Event::LeaseEnded { lease, cause, next: Next::Ended(outcome) }),
             None => {
                 if self.cluster.claim(id).is_some() {
-                    self.emit(Event::ClaimDropped { job: id, why: chiptide_model::ClaimDrop::Cancelled });
+                    self.emit(Event::ClaimDropped { job: id, why: ClaimDrop::Cancelled });
                 }
                 self.emit(Event::JobEnded { job: id, outcome });
             }
@@ -133,7 +111,7 @@ impl Draft<'_> {
 
     fn renew(&mut self, id: LeaseId) -> Result<Ack, Refusal> {
         let lease = self.live_lease(id)?;
-        if let chiptide_model::LeaseState::Revoking { cause, .. } = &lease.state {
+        if let LeaseState::Revoking { cause, .. } = &lease.state {
             return Err(Refusal::LeaseRevoked(id, cause.clone()));
         }
         let ttl = self.cluster.job(lease.job).and_then(|job| job.spec.lease_ttl);
@@ -147,7 +125,7 @@ impl Draft<'_> {
         let lease = self.live_lease(id)?;
         let (job, state) = (lease.job, lease.state.clone());
         let (cause, next) = match state {
-            chiptide_model::LeaseState::Revoking { cause, .. } => {
+            LeaseState::Revoking { cause, .. } => {
                 let next = after(&cause);
                 (cause, next)
             }
@@ -188,42 +166,5 @@ impl Draft<'_> {
                 }
             }
         }
-    }
-
-    /// Grants a lease on chips that are free, each under a new epoch.
-    pub(crate) fn grant(&mut self, id: JobId, mut placements: Vec<Placement>) {
-        let Some(job) = self.cluster.job(id) else { return };
-        debug_assert_eq!(job.state, JobState::Pending);
-        let (attempt, spec) = (job.attempt + 1, job.spec.clone());
-        let mut epochs = std::collections::BTreeMap::new();
-        for hold in placements.iter_mut().flat_map(|placement| &mut placement.holds) {
-            let known = self.cluster.chip(&hold.chip).map_or(0, |chip| chip.epoch);
-            let epoch = epochs.entry(hold.chip.clone()).or_insert(known);
-            *epoch += 1;
-            hold.epoch = *epoch;
-        }
-        let until = |span: Option<Millis>| span.map(|span| self.now() + span);
-        let (expires_at, ends_at) = (until(spec.lease_ttl), until(spec.max_duration));
-        let lease = self.mint_lease();
-        self.emit(Event::LeaseGranted { lease, job: id, attempt, placements, expires_at, ends_at });
-    }
-
-    /// A lease id that only this round can mint: its seed, mixed with a counter.
-    fn mint_lease(&mut self) -> LeaseId {
-        self.minted += 1;
-        let mixed = self.round.seed ^ (u128::from(self.minted).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835));
-        LeaseId(uuid::Builder::from_custom_bytes(Uuid::from_u128(mixed).into_bytes()).into_uuid())
-    }
-}
-
-/// What becomes of a job whose lease ends for this cause.
-pub(crate) fn after(cause: &Cause) -> Next {
-    let failed = |reason: &str| Next::Ended(Outcome::Failed { reason: reason.into() });
-    match cause {
-        Cause::Preempt { .. } | Cause::Fault { .. } | Cause::Released => Next::Pending,
-        Cause::MaxDuration => failed("max_duration"),
-        Cause::Expired => failed("lease_expired"),
-        Cause::Cancelled => Next::Ended(Outcome::Cancelled),
-        Cause::Done => Next::Ended(Outcome::Succeeded),
     }
 }

@@ -1,7 +1,7 @@
 //! What the clock does: leases that lapse or reach their end, notices that run out, claims and proofs that are overdue.
 
 use crate::cluster::Timer;
-use crate::decide::{Draft, after};
+use crate::draft::{Draft, after};
 use chiptide_model::{Cause, ClaimDrop, Event, LeaseId, LeaseState, Quarantine};
 
 /// Does everything that is due. Every event emitted here moves or removes its own timer, so the loop ends.

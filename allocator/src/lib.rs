@@ -24,6 +24,7 @@ pub mod restore;
 pub mod room;
 pub mod touched;
 
+mod draft;
 mod expire;
 mod promise;
 

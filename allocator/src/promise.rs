@@ -1,7 +1,7 @@
 //! Promises: chips claimed for a job while their last holders leave. Kept whole or given up whole.
 
 use crate::cluster::{Claim, Cluster};
-use crate::decide::{Draft, after};
+use crate::draft::{Draft, after};
 use crate::preempt::Plan;
 use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, Timestamp};
 

@@ -1,7 +1,7 @@
 //! A node registers: a new session, its facts and chips, and what a reboot means for its leases.
 
 use crate::command::{Ack, Refusal};
-use crate::decide::Draft;
+use crate::draft::Draft;
 use chiptide_model::{Cause, ChipFacts, Event, Health, LeaseId, Next, NodeFacts, NodeId, SessionId};
 
 /// Accepts a registration. A chip that belongs to another node refuses it whole. A new boot id ends the leases that

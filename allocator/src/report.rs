@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::command::{Ack, Refusal, Report};
-use crate::decide::Draft;
+use crate::draft::Draft;
 use chiptide_model::{ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
 
 /// Keeps of a report only what would change the cluster; `None` when nothing would. What a peer may send that does not

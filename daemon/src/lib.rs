@@ -13,6 +13,7 @@ pub mod render;
 pub mod rounds;
 pub mod routes;
 pub mod serve;
+pub mod shared;
 pub mod store;
 pub mod telemetry;
 pub mod watchers;

@@ -1,10 +1,11 @@
 //! The daemon's life: open the store, lead, serve, drain.
 
-use crate::app::{App, Shared};
+use crate::app::App;
 use crate::auth::Tokens;
 use crate::config::Config;
 use crate::leading::Seat;
 use crate::rounds::{self, Rounds};
+use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
 use crate::{metrics, routes};
 use anyhow::Context;

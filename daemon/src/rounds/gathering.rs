@@ -1,10 +1,10 @@
 //! The round being gathered: commands decided on the draft, with their answers, not yet committed.
 
 use super::Entry;
-use crate::app::Shared;
 use crate::metrics;
 use crate::render;
 use crate::routes::problem::{Answer, Refused};
+use crate::shared::Shared;
 use crate::store::StoreError;
 use crate::store::commit::Commit;
 use crate::store::idempotency_keys::{Key, Recorded};

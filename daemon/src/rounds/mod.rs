@@ -3,8 +3,8 @@
 mod gathering;
 mod round_loop;
 
-use crate::app::Shared;
 use crate::routes::problem::{Answer, Refused};
+use crate::shared::Shared;
 use crate::store::Store;
 use crate::store::idempotency_keys::Key;
 use crate::store::leader::Leadership;

@@ -6,9 +6,9 @@
 
 use super::Entry;
 use super::gathering::{Closed, Gathering, Keys};
-use crate::app::Shared;
 use crate::metrics;
 use crate::routes::problem::{Answer, Refused};
+use crate::shared::Shared;
 use crate::store::idempotency_keys::{self, Key, Recorded};
 use crate::store::leader::{Leadership, guard};
 use crate::store::{Store, StoreError, load};

@@ -1,0 +1,80 @@
+//! What the round loop writes and the handlers read: the committed cluster, telemetry, watchers, and whether we serve.
+
+use crate::config::Agents;
+use crate::telemetry::Telemetry;
+use crate::watchers::Watchers;
+use chiptide_allocator::Cluster;
+use chiptide_api::node::RegisterView;
+use chiptide_model::{Millis, SessionId, Timestamp};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+
+/// State shared between the round loop and the handlers.
+#[derive(Debug)]
+pub struct Shared {
+    cluster: Arc<RwLock<Cluster>>,
+    /// Who waits for what.
+    pub watchers: Watchers,
+    /// Newest readings.
+    pub telemetry: Telemetry,
+    /// How agents are to report.
+    pub agents: Agents,
+    /// Cancelled at shutdown, so that long-polls end.
+    pub stopping: CancellationToken,
+    ready: AtomicBool,
+    last_now: AtomicI64,
+}
+
+impl Shared {
+    /// An empty, not yet ready state.
+    pub fn new(agents: Agents) -> Shared {
+        Shared {
+            cluster: Arc::default(),
+            watchers: Watchers::default(),
+            telemetry: Telemetry::default(),
+            agents,
+            stopping: CancellationToken::new(),
+            ready: AtomicBool::new(false),
+            last_now: AtomicI64::new(0),
+        }
+    }
+
+    /// Reads the committed cluster. Keep it short: the round loop waits to apply.
+    pub fn cluster(&self) -> parking_lot::RwLockReadGuard<'_, Cluster> {
+        self.cluster.read()
+    }
+
+    pub(crate) fn cluster_arc(&self) -> Arc<RwLock<Cluster>> {
+        self.cluster.clone()
+    }
+
+    /// The time, in milliseconds; never before a time it has told already, so that events stay in order when the wall
+    /// clock is set back.
+    pub fn now(&self) -> Timestamp {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        Timestamp(self.last_now.fetch_max(wall, Ordering::Relaxed).max(wall))
+    }
+
+    /// Whether the daemon leads and its memory is whole.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Says whether the daemon may serve.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// The answer to a registration.
+    pub fn registered(&self, session: SessionId) -> RegisterView {
+        let span = |span: std::time::Duration| Millis(span.as_millis() as u64);
+        RegisterView {
+            session: session.0,
+            report_every: span(self.agents.report_every),
+            silent_after: span(self.agents.silent_after),
+        }
+    }
+}
