@@ -116,11 +116,14 @@ fn tightest(room: &Room<'_>, need: &Need, scope: &Scope, left: u32) -> Option<(P
             .map(|(_, Reverse(here), _, ix)| (ix, here)),
         _ => candidates
             .filter_map(|(ix, pool)| {
-                let (slots_left, _, _) = room.tightest_chip(ix, need)?;
-                Some((slots_left, pool.free.whole, pool.free.cpu, ix))
+                let (slots_left, _, slots) = room.tightest_chip(ix, need)?;
+                // Those that follow find the same chip, fuller, tightest still.
+                let on_chip = 1 + u64::from(slots_left / slots.max(1));
+                let here = on_chip.min(need.fits_node(&pool.free)).min(u64::from(left)) as u32;
+                Some((slots_left, pool.free.whole, pool.free.cpu, ix, here))
             })
             .min()
-            .map(|(_, _, _, ix)| (ix, 1)),
+            .map(|(_, _, _, ix, here)| (ix, here)),
     }
 }
 

@@ -3,10 +3,12 @@
 use anyhow::Context;
 use chiptide_daemon::config::{Config, Flags, LogFormat};
 use chiptide_daemon::serve;
+use chiptide_postgres::Cluster;
 use clap::Parser;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -41,7 +43,7 @@ fn start() -> anyhow::Result<()> {
     let data_dir = config.data_dir()?;
     std::fs::create_dir_all(&data_dir).with_context(|| format!("make {}", data_dir.display()))?;
     if !config.database_url.is_empty() {
-        return lead(&config, &data_dir, config.database_url.clone());
+        return lead(&config, &data_dir, config.database_url.clone(), None);
     }
     // Postgres dies with the thread that forked it: this one, which lives as long as the process.
     let options = chiptide_postgres::Options {
@@ -50,11 +52,11 @@ fn start() -> anyhow::Result<()> {
         durable: true,
         settings: Vec::new(),
     };
-    let cluster = chiptide_postgres::Cluster::start(&options).context("start the private Postgres")?;
+    let mut cluster = Cluster::start(&options).context("start the private Postgres")?;
     cluster.ensure_database(DATABASE).context("make the database")?;
     let url = cluster.url(DATABASE);
     std::fs::write(data_dir.join("postgres.url"), &url).context("write postgres.url")?;
-    let led = lead(&config, &data_dir, url);
+    let led = lead(&config, &data_dir, url, Some(&mut cluster));
     cluster.stop().context("stop the private Postgres")?;
     led
 }
@@ -80,7 +82,7 @@ fn log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lead(config: &Config, data_dir: &Path, url: String) -> anyhow::Result<()> {
+fn lead(config: &Config, data_dir: &Path, url: String, own: Option<&mut Cluster>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let metrics = serve::install_metrics();
     runtime.block_on(async {
@@ -95,6 +97,23 @@ fn lead(config: &Config, data_dir: &Path, url: String) -> anyhow::Result<()> {
             }
             stopped.cancel();
         });
-        serve::run(config.clone(), data_dir.to_owned(), url, metrics, stop).await
+        tokio::select! {
+            served = serve::run(config.clone(), data_dir.to_owned(), url, metrics, stop) => served,
+            died = death_of(own) => Err(died),
+        }
     })
+}
+
+/// Waits for the private Postgres to die by itself. Without it there is nothing to lead: whoever runs the daemon starts
+/// it again, and it starts Postgres.
+async fn death_of(own: Option<&mut Cluster>) -> anyhow::Error {
+    let Some(cluster) = own else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        match cluster.try_wait() {
+            Ok(None) => {}
+            Ok(Some(how)) => return anyhow::anyhow!("the private Postgres died: {how}"),
+            Err(error) => return error.context("watch the private Postgres"),
+        }
+    }
 }
