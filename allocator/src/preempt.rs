@@ -14,6 +14,9 @@ use chiptide_model::{ChipDemand, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Most leases on a pool of which every set is tried: 4,096 sets.
+const TRIED_MAX: usize = 12;
+
 /// What an eviction costs: lost work first, then the number of leases, then their age (newest first).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Cost {
@@ -153,7 +156,7 @@ impl<'a> Victims<'a> {
         let mut price = match need.demand {
             ChipDemand::Chips(n) => {
                 let missing = n.saturating_sub(room.pools()[pool].free.whole);
-                knapsack(&self.offers(room, pool, chosen), usize::from(missing))?
+                self.cheapest(&self.offers(room, pool, chosen), usize::from(missing))?
             }
             _ => self.price_of_share(room, pool, need, chosen)?,
         };
@@ -176,6 +179,28 @@ impl<'a> Victims<'a> {
             Offer { cost, leases, chips }
         };
         offers.into_iter().map(offer).collect()
+    }
+
+    /// The cheapest leases that together free at least `missing` chips. Where a lease shares several chips with others,
+    /// what it costs must not be counted twice: then every set of leases is tried, if they are few.
+    fn cheapest(&self, offers: &[Offer], missing: usize) -> Option<(Cost, Vec<LeaseId>)> {
+        let leases: BTreeSet<LeaseId> = offers.iter().flat_map(|offer| offer.leases.iter().copied()).collect();
+        let disjoint = leases.len() == offers.iter().map(|offer| offer.leases.len()).sum::<usize>();
+        if disjoint || leases.len() > TRIED_MAX {
+            return knapsack(offers, missing);
+        }
+        let leases: Vec<LeaseId> = leases.into_iter().collect();
+        let cost = |set: &[LeaseId]| {
+            set.iter().filter_map(|id| self.costs.get(id)).fold(Cost::default(), |sum, c| sum.plus(*c))
+        };
+        let sets = (0..1u32 << leases.len()).map(|set| -> Vec<LeaseId> {
+            leases.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0).map(|(_, lease)| *lease).collect()
+        });
+        let frees = |set: &Vec<LeaseId>| {
+            let freed = offers.iter().filter(|offer| offer.leases.iter().all(|lease| set.contains(lease)));
+            freed.map(|offer| usize::from(offer.chips)).sum::<usize>() >= missing
+        };
+        sets.filter(frees).map(|set| (cost(&set), set)).min()
     }
 
     /// The leases whose eviction would free the whole chip, or `None` if others hold, claim or took part of it.

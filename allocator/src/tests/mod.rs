@@ -3,4 +3,5 @@
 mod history;
 mod promises;
 mod rules;
+mod victims;
 mod world;

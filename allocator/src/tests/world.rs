@@ -69,6 +69,9 @@ pub(super) fn job(name: &str) -> Ask {
 }
 
 impl Ask {
+    pub(super) fn spec(self) -> JobSpec {
+        self.0
+    }
     pub(super) fn with(mut self, change: impl FnOnce(&mut JobSpec)) -> Ask {
         change(&mut self.0);
         self
