@@ -130,11 +130,6 @@ impl Cluster {
         self.chips_by_id.get(id).map(|&ix| &self.fleet.chips[ix])
     }
 
-    /// How many pending jobs hold no promise.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// When the clock next has something to do, if anything.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _)| *at)

@@ -59,6 +59,8 @@ struct Line {
 pub struct Queue {
     lines: Vec<Line>,
     by_shape: FxHashMap<Shape, usize>,
+    /// Lines nobody waits in, to be used again: shapes come and go for as long as the daemon lives.
+    spare: Vec<usize>,
     len: usize,
     /// Counts up whenever something is freed that a waiting job might use.
     supply: u64,
@@ -88,10 +90,10 @@ impl Queue {
     /// A job starts to wait at its place.
     pub fn insert(&mut self, spec: &JobSpec, place: u64, job: JobId) {
         let shape = Shape::of(spec);
-        let at = *self.by_shape.entry(shape).or_insert_with_key(|shape| {
-            self.lines.push(Line { shape: shape.clone(), jobs: BTreeMap::new(), failed_at: None });
-            self.lines.len() - 1
-        });
+        let at = match self.by_shape.get(&shape) {
+            Some(&at) => at,
+            None => self.new_line(shape),
+        };
         if self.lines[at].jobs.insert(place, job).is_none() {
             self.len += 1;
         }
@@ -103,7 +105,27 @@ impl Queue {
             && self.lines[at].jobs.remove(&place).is_some()
         {
             self.len -= 1;
+            if self.lines[at].jobs.is_empty() {
+                self.by_shape.remove(&self.lines[at].shape);
+                self.spare.push(at);
+            }
         }
+    }
+
+    fn new_line(&mut self, shape: Shape) -> usize {
+        let line = Line { shape: shape.clone(), jobs: BTreeMap::new(), failed_at: None };
+        let at = match self.spare.pop() {
+            Some(at) => {
+                self.lines[at] = line;
+                at
+            }
+            None => {
+                self.lines.push(line);
+                self.lines.len() - 1
+            }
+        };
+        self.by_shape.insert(shape, at);
+        at
     }
 
     /// Whether the job waits here.
@@ -172,5 +194,28 @@ impl Queue {
     /// The shape of the job met at this step.
     pub fn shape(&self, step: &Step) -> &Shape {
         &self.lines[step.line].shape
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn shapes_that_come_and_go_take_no_room() {
+        let spec = |cpu_milli: u64| -> JobSpec {
+            let json = format!(
+                r#"{{"kind": "training", "name": "a", "queue": "q", "priority": 0, "replicas": 1, "demand": {{"chips": 1}},
+                    "cpu_milli": {cpu_milli}, "memory_mib": 0, "preemptible": true, "grace": "0s"}}"#
+            );
+            serde_json::from_str(&json).expect("a spec")
+        };
+        let mut queue = Queue::default();
+        for place in 0..1000 {
+            queue.insert(&spec(place), place, JobId(Uuid::nil()));
+            queue.remove(&spec(place), place);
+        }
+        assert_eq!((queue.lines.len(), queue.by_shape.len(), queue.len()), (1, 0, 0));
     }
 }

@@ -37,9 +37,4 @@ impl Touched {
     pub fn nodes_to_wake(&self) -> impl Iterator<Item = &NodeId> {
         self.nodes.iter().chain(&self.orders)
     }
-
-    /// Whether nothing has changed.
-    pub fn is_empty(&self) -> bool {
-        *self == Touched::default()
-    }
 }

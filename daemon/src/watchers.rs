@@ -49,16 +49,6 @@ impl Watchers {
     pub fn wake_all(&self) {
         self.topics.lock().values().for_each(|notify| notify.notify_waiters());
     }
-
-    /// How many topics have waiters.
-    pub fn len(&self) -> usize {
-        self.topics.lock().len()
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Watch<'_> {
