@@ -1,9 +1,9 @@
 //! Whom to evict: the cheapest set of lower-priority leases that makes room for one job, and the room it makes.
 //!
 //! Greedy with a prune. For every class and place the job may use, replicas are placed one after another where they
-//! cost least; the price of a pool is the smallest total of lost work that frees enough chips there (an exact knapsack
-//! over the leases of the pool). Then every victim that turns out not to be needed is dropped, dearest first. A plan
-//! is only made if it places the whole gang: nobody is evicted in vain.
+//! cost least; the price of a pool is the smallest total of lost work that frees enough chips there (a knapsack over the
+//! leases of the pool, or every set of them where they share chips). Then every victim that turns out not to be needed
+//! is dropped, dearest first. A plan is only made if it places the whole gang: nobody is evicted in vain.
 
 use crate::cluster::Cluster;
 use crate::fleet::{ChipIx, PoolIx};

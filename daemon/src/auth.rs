@@ -1,6 +1,7 @@
 //! Bearer tokens: `chiptide_<id>_<secret>`. The id finds the row, the secret is compared by hash in constant time.
 
 use crate::store::{Store, StoreError, tokens};
+use crate::whole_file;
 use anyhow::Context;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -48,7 +49,8 @@ impl Tokens {
         let (id, secret) = (random_hex(6), random_hex(32));
         let token = format!("{PREFIX}_{id}_{secret}");
         if let Some(file) = file {
-            write_private(file, &token).with_context(|| format!("write the admin token to {}", file.display()))?;
+            whole_file::write(file, &token, 0o600)
+                .with_context(|| format!("write the admin token to {}", file.display()))?;
         }
         let hashed = hash(&secret);
         tokens::insert_admin(&store.reader, &id, &hashed).await.context("store the admin token")?;
@@ -63,15 +65,4 @@ fn hash(secret: &str) -> Vec<u8> {
 
 fn random_hex(bytes: usize) -> String {
     (0..bytes).map(|_| format!("{:02x}", rand::random::<u8>())).collect()
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let draft = file.with_extension("new");
-    let mut out = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
-    writeln!(out, "{text}")?;
-    out.sync_all()?;
-    std::fs::rename(&draft, file)
 }

@@ -1,4 +1,4 @@
-//! Leadership: taking it, renewing it every third of its life, saying so when it is not renewed in two thirds.
+//! Leadership: taking it, renewing it every third of its life, warning when it is not renewed in two thirds.
 
 use crate::store::StoreError;
 use crate::store::leader::{self, Leadership};

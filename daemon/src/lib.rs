@@ -17,3 +17,4 @@ pub mod shared;
 pub mod store;
 pub mod telemetry;
 pub mod watchers;
+pub mod whole_file;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use chiptide_daemon::config::{Config, Flags, LogFormat};
-use chiptide_daemon::serve;
+use chiptide_daemon::{serve, whole_file};
 use chiptide_postgres::Cluster;
 use clap::Parser;
 use std::io::IsTerminal;
@@ -55,7 +55,7 @@ fn start() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(&options).context("start the private Postgres")?;
     cluster.ensure_database(DATABASE).context("make the database")?;
     let url = cluster.url(DATABASE);
-    std::fs::write(data_dir.join("postgres.url"), &url).context("write postgres.url")?;
+    whole_file::write(&data_dir.join("postgres.url"), &url, 0o644).context("write postgres.url")?;
     let led = lead(&config, &data_dir, url, Some(&mut cluster));
     cluster.stop().context("stop the private Postgres")?;
     led

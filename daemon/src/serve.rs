@@ -7,7 +7,7 @@ use crate::leading::Seat;
 use crate::rounds::{self, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
-use crate::{metrics, routes};
+use crate::{metrics, routes, whole_file};
 use anyhow::Context;
 use chiptide_allocator::Command;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -58,7 +58,7 @@ pub async fn run(
     let mut keep_task = tokio::spawn(seat.keep(resign.clone()));
     let silence = tokio::spawn(watch_silence(shared.clone(), rounds.clone(), store.clone(), stop.clone()));
     shared.set_ready(true);
-    std::fs::write(data_dir.join("daemon.url"), &base).context("write daemon.url")?;
+    whole_file::write(&data_dir.join("daemon.url"), &base, 0o644).context("write daemon.url")?;
     tracing::info!(url = %base, epoch, "serving");
 
     let lost = tokio::select! {

@@ -170,7 +170,15 @@ impl RoundLoop {
         Ok(())
     }
 
+    /// What repeats a key under way is held back *before* the look-up: afterwards its first request may have been
+    /// committed meanwhile, and be neither found nor under way.
     fn start_look_up(&mut self, batch: Vec<Entry>) {
+        let under_way = |entry: &Entry| entry.key.as_ref().is_some_and(|key| self.is_under_way(key));
+        let (repeats, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(under_way);
+        self.held_back.extend(repeats);
+        if batch.is_empty() {
+            return;
+        }
         let keys: Vec<Key> = batch.iter().filter_map(|entry| entry.key.clone()).collect();
         let store = self.store.clone();
         self.looking = Some(Box::pin(async move {
@@ -181,7 +189,7 @@ impl RoundLoop {
         }));
     }
 
-    /// Answers what was answered before, holds back what repeats a key not committed yet, decides the rest.
+    /// Answers what was answered before, holds back what repeats a key of this very batch, decides the rest.
     fn on_looked(&mut self, batch: Vec<Entry>, known: &[Recorded]) -> Result<(), StoreError> {
         let mut fresh: Vec<Entry> = Vec::with_capacity(batch.len());
         let mut met = Keys::new();
@@ -195,10 +203,10 @@ impl RoundLoop {
             if let Some(recorded) = known.iter().find(same) {
                 // A client that has gone away needs no answer.
                 drop(entry.reply.send(replayed(recorded, key)));
-            } else if self.is_under_way(key) || !met.insert(name) {
-                self.held_back.push_back(entry);
-            } else {
+            } else if met.insert(name) {
                 fresh.push(entry);
+            } else {
+                self.held_back.push_back(entry);
             }
         }
         if fresh.is_empty() { Ok(()) } else { self.decide(fresh) }
@@ -226,7 +234,10 @@ impl RoundLoop {
         let mut closed = self.gathering.close(&mut self.draft);
         self.committing_keys = std::mem::take(&mut closed.keys);
         self.takes_in = false;
-        let (store, leadership, syncing) = (self.store.clone(), self.leadership, self.syncing.clone());
+        // A new one each time: a call left over from the last round would open this one too early.
+        let syncing = Arc::new(Notify::new());
+        self.syncing = syncing.clone();
+        let (store, leadership) = (self.store.clone(), self.leadership);
         self.committing = Some(Box::pin(async move {
             let started = Instant::now();
             let result = closed.commit.write(&store, leadership, || syncing.notify_one()).await;

@@ -57,7 +57,7 @@ impl Daemon {
         let base = tokio::time::timeout(SOON, async {
             loop {
                 if let Ok(url) = std::fs::read_to_string(&url_file) {
-                    return url;
+                    return url.trim().to_owned();
                 }
                 tokio::select! {
                     ended = &mut task => panic!("the daemon ended at start: {ended:?}"),

@@ -5,6 +5,8 @@ use chiptide_api::job::{DoneBody, DoneOutcome, JobView};
 use chiptide_api::lease::ReleaseBody;
 use chiptide_model::Millis;
 use serde_json::json;
+use sqlx::Connection;
+use std::time::Duration;
 
 fn succeeded() -> DoneBody {
     DoneBody { outcome: DoneOutcome::Succeeded, reason: None }
@@ -94,6 +96,37 @@ async fn one_hundred_clients_with_one_key_make_one_job() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_that_meet_their_first_request_halfway_are_answered_like_it() {
+    let daemon = Daemon::start().await;
+    // A commit that takes its time opens the window between "decided" and "committed" wide.
+    let slow = "create function slow() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(0.01); return null; end $$;
+         create constraint trigger slow after insert on jobs deferrable initially deferred
+             for each row execute function slow()";
+    let mut connection = sqlx::PgConnection::connect(&daemon.database_url).await.expect("connected");
+    sqlx::raw_sql(slow).execute(&mut connection).await.expect("a slow commit");
+    let call = |key: usize| {
+        let (client, body) = (daemon.client.clone(), job(json!({})));
+        async move { client.create_job(&body, Some(&format!("key-{key}"))).await.expect("an answer").id }
+    };
+    // Each key is sent anew a little later each time, so that retries come at every stage of the first.
+    let pairs = (0..40).map(|key| {
+        let (first, again) = (call(key), call(key));
+        tokio::spawn(async move {
+            let later = async {
+                tokio::time::sleep(Duration::from_micros(key as u64 * 500)).await;
+                again.await
+            };
+            tokio::join!(first, later)
+        })
+    });
+    for pair in pairs.collect::<Vec<_>>() {
+        let (first, again) = pair.await.expect("no panic");
+        assert_eq!(first, again);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
