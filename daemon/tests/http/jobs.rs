@@ -25,6 +25,10 @@ async fn a_job_is_leased_runs_and_ends() {
     assert_eq!((ended.state.as_str(), ended.reason.as_deref()), ("failed", Some("out of data")));
     let again = daemon.client.job_done(submitted.id, &done, None).await.expect_err("over");
     assert_eq!(again.code(), Some("job_over"));
+    for _ in 0..2 {
+        let keyed = daemon.client.job_done(submitted.id, &done, Some("late")).await.expect_err("over");
+        assert_eq!(keyed.code(), Some("job_over"), "a refusal is replayed as it was given");
+    }
     let lease = submitted.lease.expect("a lease").id;
     node.obey().await;
     assert_eq!(daemon.client.renew_lease(lease, None).await.expect_err("over").code(), Some("lease_over"));
