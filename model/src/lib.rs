@@ -10,6 +10,8 @@ pub mod job;
 pub mod lease;
 pub mod node;
 pub mod policy;
+pub mod policy_fault;
+pub mod queue;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
@@ -18,5 +20,7 @@ pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
 pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
 pub use node::NodeFacts;
-pub use policy::{Bounds, Policy, PriorityClass};
+pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass};
+pub use policy_fault::PolicyFault;
+pub use queue::{PreemptionBudget, QueuePolicy, Quota};
 pub use time::{InvalidDuration, Millis, Timestamp};

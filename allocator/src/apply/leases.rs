@@ -162,7 +162,7 @@ impl Cluster {
             Next::Pending => {
                 self.set_state(at, lease.job, JobState::Pending)?;
                 let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
-                job.preemptions += u32::from(matches!(cause, Cause::Preempt { .. }));
+                job.preemptions += u32::from(cause.for_job().is_some());
                 self.queue.insert(&spec, job.place, lease.job);
                 self.queue.supply_grew();
                 Ok(())
