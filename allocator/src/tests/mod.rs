@@ -2,6 +2,8 @@
 
 mod history;
 mod promises;
+mod quota;
+mod quota_history;
 mod rules;
 mod victims;
 mod world;
