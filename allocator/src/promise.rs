@@ -3,11 +3,12 @@
 use crate::cluster::{Claim, Cluster};
 use crate::draft::{Draft, after};
 use crate::preempt::Plan;
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, Timestamp};
+use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseId, Timestamp};
 
 /// Evicts a plan's victims and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
     let now = draft.now();
+    let choice = choice(draft.cluster, &plan, now);
     let grace_of = |lease: &LeaseId| {
         let holder = draft.cluster.lease(*lease).and_then(|lease| draft.cluster.job(lease.job));
         holder.map_or(now, |holder| now + holder.spec.grace)
@@ -27,7 +28,20 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
         placements: plan.placements,
         victims: plan.victims.into_iter().collect(),
         deadline: last + draft.cluster.policy.bounds.claim,
+        choice,
     });
+}
+
+/// What the plan and each of its victims cost, for whoever asks later why it was chosen.
+fn choice(cluster: &Cluster, plan: &Plan, now: Timestamp) -> Choice {
+    let cost = |lease: &Lease| Cost {
+        lost_slot_ms: cluster.lost_work(lease, now),
+        gangs: 1,
+        age_ms: now.since(lease.granted_at).0,
+    };
+    let per_victim = plan.victims.iter().filter_map(|id| Some((*id, cost(cluster.lease(*id)?)))).collect();
+    let cost = Cost { lost_slot_ms: plan.cost.lost, gangs: plan.cost.leases, age_ms: plan.cost.age };
+    Choice { cost, per_victim, runner_up: None }
 }
 
 /// Looks at every promise that something has changed for: grants it when all its chips are free, gives it up when one
