@@ -4,7 +4,7 @@ use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
 use crate::queue::Queue;
 use crate::quota::Ledger;
 use crate::touched::Touched;
-use chiptide_model::{ChipId, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
+use chiptide_model::{ChipId, Choice, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,8 @@ pub struct Claim {
     pub since: Timestamp,
     /// When it is given up.
     pub deadline: Timestamp,
+    /// Why these leases were taken and no others.
+    pub choice: Choice,
 }
 
 /// Something the clock will do.

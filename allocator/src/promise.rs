@@ -6,11 +6,12 @@ use crate::preempt::Plan;
 use crate::queue::Shape;
 use crate::quota::Why;
 use crate::rights::Rights;
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, Lease, LeaseId, Timestamp};
+use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseId, Timestamp};
 
 /// Evicts a plan's victims and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
     let now = draft.now();
+    let choice = choice(draft.cluster, &plan, now);
     let victims = causes(draft.cluster, job, &plan, now);
     let last = victims.iter().map(|(.., deadline)| *deadline).max().unwrap_or(now);
     for (lease, cause, deadline) in victims {
@@ -25,6 +26,7 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
         placements: plan.placements,
         victims: plan.victims.into_iter().collect(),
         deadline: last + draft.cluster.policy.bounds.claim,
+        choice,
     });
 }
 
@@ -42,6 +44,18 @@ fn causes(cluster: &Cluster, for_job: JobId, plan: &Plan, now: Timestamp) -> Vec
         (lease.id, cause, now + grace)
     };
     plan.victims.iter().filter_map(|id| cluster.lease(*id)).map(cause).collect()
+}
+
+/// What the plan and each of its victims cost, for whoever asks later why it was chosen.
+fn choice(cluster: &Cluster, plan: &Plan, now: Timestamp) -> Choice {
+    let cost = |lease: &Lease| Cost {
+        lost_slot_ms: cluster.lost_work(lease, now),
+        gangs: 1,
+        age_ms: now.since(lease.granted_at).0,
+    };
+    let per_victim = plan.victims.iter().filter_map(|id| Some((*id, cost(cluster.lease(*id)?)))).collect();
+    let cost = Cost { lost_slot_ms: plan.cost.lost, gangs: plan.cost.leases, age_ms: plan.cost.age };
+    Choice { cost, per_victim, runner_up: None }
 }
 
 /// Looks at every promise that something has changed for: grants it when all its chips are free, gives it up when one

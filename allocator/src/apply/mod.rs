@@ -62,9 +62,9 @@ impl Cluster {
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
-            Event::ClaimMade { job, placements, victims, deadline } => {
-                let (placements, victims) = (placements.clone(), victims.clone());
-                self.on_claim(at, *job, Claim { placements, victims, since: at, deadline: *deadline })
+            Event::ClaimMade { job, placements, victims, deadline, choice } => {
+                let (placements, victims, choice) = (placements.clone(), victims.clone(), choice.clone());
+                self.on_claim(at, *job, Claim { placements, victims, since: at, deadline: *deadline, choice })
             }
             Event::ClaimDropped { job, .. } => self.on_claim_dropped(at, *job),
             Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at } => self.on_granted(Lease {
