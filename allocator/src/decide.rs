@@ -4,8 +4,11 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{expire, place, preempt, promise, register, report};
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, Timestamp, Unfit};
+use crate::queue::Step;
+use crate::{consolidate, expire, place, preempt, promise, register, report, reservations};
+use chiptide_model::{
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
+};
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +37,9 @@ pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Deci
     let answers = commands.into_iter().map(|command| draft.handle(command)).collect();
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
-    draft.serve_waiting();
+    reservations::tend(&mut draft);
+    draft.serve_all();
+    reservations::close_overdue(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }
 }
@@ -47,7 +52,9 @@ impl Draft<'_> {
                 Ok(Ack::Done)
             }
             Command::ApplyPolicy(policy) => {
+                let before = self.cluster.policy.clone();
                 self.emit(Event::PolicyApplied { policy });
+                reservations::policy_changed(self, &before);
                 Ok(Ack::Done)
             }
             Command::Submit(jobs) => self.submit(jobs),
@@ -96,8 +103,9 @@ impl Draft<'_> {
 
     /// Ends a job at its owner's word, whatever it holds.
     fn end(&mut self, id: JobId, cause: Cause, outcome: Outcome) -> Result<Ack, Refusal> {
-        let job = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?;
-        match job.state.lease() {
+        let lease = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?.state.lease();
+        reservations::served(self, id, ReservationDrop::Cancelled);
+        match lease {
             Some(lease) => self.emit(Event::LeaseEnded { lease, cause, next: Next::Ended(outcome) }),
             None => {
                 if self.cluster.claim(id).is_some() {
@@ -140,31 +148,56 @@ impl Draft<'_> {
         self.cluster.lease(id).filter(|lease| lease.is_live()).ok_or(Refusal::NoSuchLease(id))
     }
 
-    /// Serves whoever waits, in order: places, else preempts, else marks the shape as tried.
+    /// Serves whoever waits; once more if that set something free that was reserved.
+    fn serve_all(&mut self) {
+        let freed = self.cluster.reservations.freed;
+        self.serve_waiting();
+        if self.cluster.reservations.freed != freed {
+            self.serve_waiting();
+        }
+    }
+
+    /// Serves whoever waits, in order: those whose reserved chips are free by now, and for each other: places, else
+    /// preempts, else moves others aside, else marks the shape as tried and perhaps reserves.
     fn serve_waiting(&mut self) {
+        let mut turns = reservations::Turns::of(self.cluster);
         let mut walk = self.cluster.queue.walk();
         while let Some(step) = walk.step() {
-            let shape = self.cluster.queue.shape(&step);
-            if let Some(placements) = place::find(self.cluster, shape) {
-                self.grant(step.job, placements);
+            turns.start_before(self, step.job);
+            if !self.cluster.waits(step.job) || self.serve(&step) {
                 walk.next_of_shape(&self.cluster.queue, &step);
-                continue;
-            }
-            let plan = if self.cluster.anyone_below(shape.priority) {
-                preempt::choose(self.cluster, shape, self.now())
-            } else {
-                None
-            };
-            match plan {
-                Some(plan) => {
-                    promise::make(self, step.job, plan);
-                    walk.next_of_shape(&self.cluster.queue, &step);
-                }
-                None => {
-                    let shape = shape.clone();
-                    self.cluster.queue.shape_failed(&shape);
-                }
             }
         }
+        turns.start_rest(self);
+    }
+
+    /// Serves one waiting job; `false` when it has to wait on.
+    fn serve(&mut self, step: &Step) -> bool {
+        let (job, now) = (step.job, self.now());
+        let shape = self.cluster.queue.shape(step);
+        let found = reservations::find_first(self.cluster, job, shape, now)
+            .or_else(|| place::find(self.cluster, shape))
+            .or_else(|| reservations::find(self.cluster, job, shape, now));
+        if let Some(placements) = found {
+            self.grant(job, placements);
+            return true;
+        }
+        let plan = if self.cluster.anyone_below(shape.priority) {
+            let open = reservations::open_for_eviction(self.cluster, job, shape, now);
+            preempt::choose_with(self.cluster, shape, now, &open)
+        } else {
+            None
+        };
+        if let Some(plan) = plan {
+            promise::make(self, job, plan);
+            return true;
+        }
+        let shape = shape.clone();
+        if consolidate::make_room(self, job, &shape) {
+            return true;
+        }
+        self.cluster.queue.shape_failed(&shape);
+        reservations::consider(self, job, &shape);
+        false
     }
 }

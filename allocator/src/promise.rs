@@ -3,10 +3,16 @@
 use crate::cluster::{Claim, Cluster};
 use crate::draft::{Draft, after};
 use crate::preempt::Plan;
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, Timestamp};
+use crate::reservations::{self, Use};
+use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, ReservationDrop, Timestamp};
 
 /// Evicts a plan's victims and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
+    make_for(draft, job, plan, Cause::Preempt { for_job: job });
+}
+
+/// The same for another cause than priority.
+pub(crate) fn make_for(draft: &mut Draft<'_>, job: JobId, plan: Plan, cause: Cause) {
     let now = draft.now();
     let grace_of = |lease: &LeaseId| {
         let holder = draft.cluster.lease(*lease).and_then(|lease| draft.cluster.job(lease.job));
@@ -15,19 +21,20 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
     let deadlines: Vec<(LeaseId, Timestamp)> = plan.victims.iter().map(|lease| (*lease, grace_of(lease))).collect();
     let last = deadlines.iter().map(|(_, deadline)| *deadline).max().unwrap_or(now);
     for (lease, deadline) in deadlines {
-        let cause = Cause::Preempt { for_job: job };
         draft.emit(Event::LeaseRevoked { lease, cause: cause.clone(), deadline });
         if deadline <= now {
             let next = after(&cause);
-            draft.emit(Event::LeaseEnded { lease, cause, next });
+            draft.emit(Event::LeaseEnded { lease, cause: cause.clone(), next });
         }
     }
+    reservations::make_way(draft, job, &plan.placements, Use::Later);
     draft.emit(Event::ClaimMade {
         job,
         placements: plan.placements,
         victims: plan.victims.into_iter().collect(),
         deadline: last + draft.cluster.policy.bounds.claim,
     });
+    reservations::served(draft, job, ReservationDrop::Promised);
 }
 
 /// Looks at every promise that something has changed for: grants it when all its chips are free, gives it up when one

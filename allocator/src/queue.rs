@@ -3,7 +3,7 @@
 //! When one job of a shape cannot start, no other of that shape can, so a round tries a shape once, not each job;
 //! and a shape that failed is not tried again until something it could use is freed.
 
-use chiptide_model::{ChipDemand, DeviceClass, JobId, JobSpec, Kind, Same};
+use chiptide_model::{ChipDemand, DeviceClass, JobId, JobSpec, Kind, Millis, Same};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -27,6 +27,11 @@ pub struct Shape {
     pub device_classes: Vec<DeviceClass>,
     /// Nearness.
     pub same: Option<Same>,
+    /// How long a lease of it lasts at most, grace included: decides whether it ends before somebody's reservation
+    /// begins. Rounded up a little, so that durations chosen freely do not make every job a shape of its own.
+    pub stays_at_most: Option<Millis>,
+    /// Its queue: decides which windows of the calendar are open to it.
+    pub queue: String,
 }
 
 impl Shape {
@@ -41,8 +46,16 @@ impl Shape {
             memory_mib: spec.memory_mib,
             device_classes: spec.device_classes.clone(),
             same: spec.same,
+            stays_at_most: spec.max_duration.map(|span| rounded_up(Millis(span.0.saturating_add(spec.grace.0)))),
+            queue: spec.queue.clone(),
         }
     }
+}
+
+/// The next of sixteen steps an octave: at most a sixteenth more.
+fn rounded_up(span: Millis) -> Millis {
+    let step = 1u64 << (u64::BITS - span.0.leading_zeros()).saturating_sub(5);
+    Millis(span.0.div_ceil(step).saturating_mul(step))
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -133,6 +146,11 @@ impl Queue {
         self.by_shape.get(&Shape::of(spec)).is_some_and(|&at| self.lines[at].jobs.contains_key(&place))
     }
 
+    /// How often something was freed so far.
+    pub fn supply(&self) -> u64 {
+        self.supply
+    }
+
     /// Something was freed: every shape is worth trying again.
     pub fn supply_grew(&mut self) {
         self.supply += 1;
@@ -201,6 +219,14 @@ impl Queue {
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    #[test]
+    fn a_span_is_rounded_up_by_a_sixteenth_at_most() {
+        for span in [0, 1, 31, 32, 33, 59_999, 3_600_000, 3_630_000, u64::MAX / 2 + 1] {
+            let rounded = rounded_up(Millis(span)).0;
+            assert!(rounded >= span && rounded - span <= span / 16, "{span} became {rounded}");
+        }
+    }
 
     #[test]
     fn shapes_that_come_and_go_take_no_room() {

@@ -2,9 +2,10 @@
 
 use crate::cluster::{Claim, Cluster, Timer};
 use crate::fleet::{ChipHold, Node};
+use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy, Quarantine,
-    SessionId, Timestamp,
+    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy,
+    Quarantine, SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -59,6 +60,14 @@ pub struct Snapshot {
     pub vacating: Vec<(ChipId, LeaseId, Timestamp)>,
     /// Promises.
     pub claims: Vec<(JobId, Claim)>,
+    /// When the last event happened.
+    pub at: Timestamp,
+    /// Chips set aside.
+    pub reservations: Vec<(Holder, Reservation)>,
+    /// Jobs moved for each live gang.
+    pub moved: Vec<(JobId, BTreeSet<JobId>)>,
+    /// When jobs were last moved.
+    pub moved_at: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -95,6 +104,10 @@ impl Snapshot {
             leases: cluster.leases.values().cloned().collect(),
             vacating: vacating.into_iter().collect(),
             claims: cluster.claims.iter().map(|(job, claim)| (*job, claim.clone())).collect(),
+            at: cluster.at,
+            reservations: cluster.reservations().map(|(holder, known)| (holder.clone(), known.clone())).collect(),
+            moved: cluster.consolidations.moved.iter().map(|(gang, moved)| (*gang, moved.clone())).collect(),
+            moved_at: cluster.consolidations.last,
         }
     }
 
@@ -105,6 +118,7 @@ impl Snapshot {
             leader_epoch: self.leader_epoch,
             seq: self.seq,
             last_place: self.last_place,
+            at: self.at,
             ..Cluster::default()
         };
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
@@ -131,8 +145,14 @@ impl Snapshot {
                 cluster.queue.insert(&job.spec, job.place, job.id);
             }
         }
+        cluster.note_all_leaving();
+        (cluster.consolidations.moved, cluster.consolidations.last) = (self.moved.into_iter().collect(), self.moved_at);
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
+        }
+        for (holder, reservation) in self.reservations {
+            cluster.set_reserved(&holder, &reservation, true)?;
+            cluster.reservations.to_check.insert(holder);
         }
         Ok(cluster)
     }
@@ -152,6 +172,8 @@ fn add_node(cluster: &mut Cluster, row: NodeRow) {
         chips: Vec::new(),
         cpu_claimed: 0,
         memory_claimed: 0,
+        cpu_reserved: 0,
+        memory_reserved: 0,
         leases: BTreeSet::new(),
         orders_revision: 0,
     });

@@ -70,6 +70,7 @@ impl Cluster {
             self.fleet.rebuild_pools();
         }
         self.node_changed(node);
+        self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
     }
@@ -84,6 +85,7 @@ impl Cluster {
             quarantine: None,
             holds: Vec::new(),
             claims: Vec::new(),
+            reserved: Vec::new(),
         });
         self.fleet.nodes[node].chips.push(ix);
         self.chips_by_id.insert(facts.id.clone(), ix);
@@ -146,10 +148,12 @@ impl Cluster {
         self.touched.orders.insert(self.fleet.nodes[node].id.clone());
     }
 
-    /// Something about a node changed: claims on its chips are worth another look.
+    /// Something about a node changed: claims and reservations on its chips are worth another look.
     pub(super) fn check_claims_of(&mut self, node: NodeIx) {
         for &chip in &self.fleet.nodes[node].chips {
             self.claims_to_check.extend(self.fleet.chips[chip].claims.iter().map(|(job, _)| *job));
+            let reserved = &self.fleet.chips[chip].reserved;
+            self.reservations.to_check.extend(reserved.iter().map(|(holder, _)| holder.clone()));
         }
     }
 }
