@@ -1,6 +1,6 @@
 //! Random histories: whatever comes, every invariant holds after every round, and memory is the fold of the log.
 
-use super::world::{HIGH, LOW, MID, World, job, node_id, world};
+use super::world::{HIGH, LOW, MID, World, chips as chips_quota, job, node_id, world};
 use crate::{Cluster, Command, Snapshot, check};
 use chiptide_model::{
     Backfill, CalendarReservation, ChipId, Consolidation, Event, Health, JobId, LeaseId, Millis, Outcome, Same,
@@ -85,7 +85,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn play(world: &mut World, number: usize, step: Step) {
     match step {
         Step::Submit { chips, share, replicas, priority, grace_s, class, same, ttl, lasts_s } => {
-            let ask = job(&format!("job-{number}")).replicas(replicas).priority(priority);
+            let ask = job(&format!("job-{number}")).queue(QUEUES[number % 3]).replicas(replicas).priority(priority);
             let ask = if chips == 0 { ask.share(share) } else { ask.chips(chips) };
             let ask = match class {
                 0 => ask,
@@ -148,6 +148,9 @@ fn play(world: &mut World, number: usize, step: Step) {
                 .collect();
             policy.consolidation = consolidation
                 .map(|lost| Consolidation { lost_chip_ms_max: lost * 1000, cool_down: Millis::from_secs(30) });
+            // Guarantees that the fleet may not be able to honour, and a limit that may lie below what is held.
+            policy.queues.entry(QUEUES[1].into()).or_default().guaranteed = chips_quota(reservations_max * 2);
+            policy.queues.entry(QUEUES[2].into()).or_default().limit = chips_quota(reservations_max + 1);
             world.round(vec![Command::ApplyPolicy(policy)]);
         }
         Step::NewLeader => {
@@ -158,6 +161,21 @@ fn play(world: &mut World, number: usize, step: Step) {
 }
 
 const NODES: [(&str, &str, u16); 3] = [("n1", "nvidia-h20", 4), ("n2", "nvidia-h20", 2), ("n3", "ascend-910b", 3)];
+
+const QUEUES: [&str; 3] = ["default", "owed", "limited"];
+
+/// Nobody is evicted for a job that does not get the chips: a promise that names the victim comes in the same round.
+fn nobody_is_evicted_in_vain(log: &[(Timestamp, Event)]) {
+    for (at, (when, event)) in log.iter().enumerate() {
+        let Event::LeaseRevoked { lease, cause, .. } = event else { continue };
+        let Some(for_job) = cause.for_job() else { continue };
+        let promised = log[at..].iter().take_while(|(then, _)| then == when).any(|(_, event)| match event {
+            Event::ClaimMade { job, victims, .. } => *job == for_job && victims.contains(lease),
+            _ => false,
+        });
+        assert!(promised, "lease {lease} was taken for job {for_job}, which was promised nothing");
+    }
+}
 
 /// An auditor of its own: reads only the log.
 fn audit(log: &[(Timestamp, Event)]) {
@@ -199,6 +217,7 @@ proptest! {
             play(&mut world, number, step);
         }
         audit(&world.log);
+        nobody_is_evicted_in_vain(&world.log);
         let mut replayed = Cluster::default();
         for (at, event) in &world.log {
             replayed.apply(*at, event).expect("the log replays");
