@@ -2,7 +2,7 @@
 
 use super::world::{HIGH, LOW, World, job, world};
 use crate::consolidate::propose;
-use chiptide_model::{Consolidation, Event, Holder, Millis, Policy};
+use chiptide_model::{Consolidation, Millis, Policy};
 use expect_test::expect;
 
 fn on(policy: &mut Policy) {
@@ -63,10 +63,10 @@ fn a_move_that_loses_too_much_work_is_not_made() {
 fn nobody_of_higher_priority_is_moved_nor_who_may_not_be_preempted() {
     let firm = |spec: &mut chiptide_model::JobSpec| spec.preemptible = false;
     for ask in [job("fixed").priority(HIGH), job("fixed").with(firm)] {
-        let mut world = world().node("n1", 3).policy(on).lease(ask).lease(job("x").priority(LOW).with(firm));
-        world = world.node("n2", 1);
+        let mut world =
+            world().node("n1", 3).policy(on).lease(ask).lease(job("x").priority(LOW).with(firm)).node("n2", 1);
         world.submit(job("pair").chips(2)).expect("accepted");
-        assert_eq!(world.story(), "n2 registers\npair submitted");
+        assert_eq!(world.story(), "pair submitted");
         assert_eq!(propose(&world.draft, world.job_id("pair"), world.now), None);
     }
 }

@@ -271,6 +271,8 @@ fn who_waits_is_told_of_reservations() {
     world.submit(job("pair").chips(2)).expect("accepted");
     world.submit(job("single").priority(LOW)).expect("accepted");
     let told = |name: &str| format!("{:?}", explain(&world.draft, world.draft.job(world.job_id(name)).expect("live")));
-    expect!["[InsufficientChips(Shortage { requested: 2, available: 0 }), Reserved { starts_at: Timestamp(690000) }]"].assert_eq(&told("pair"));
-    expect!["[InsufficientChips(Shortage { requested: 1, available: 0 }), KeptForOthers { chips: 1 }]"].assert_eq(&told("single"));
+    expect!["[InsufficientChips(Shortage { requested: 2, available: 0 }), Reserved { starts_at: Timestamp(690000) }]"]
+        .assert_eq(&told("pair"));
+    expect!["[InsufficientChips(Shortage { requested: 1, available: 0 }), KeptForOthers { chips: 1 }]"]
+        .assert_eq(&told("single"));
 }

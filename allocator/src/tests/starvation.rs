@@ -126,7 +126,7 @@ fn course(world: &World) -> Course {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn a_gang_starts_by_its_first_reservation(
