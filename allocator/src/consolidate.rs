@@ -90,7 +90,8 @@ fn search(cluster: &Cluster, gang: JobId, shape: &Shape, now: Timestamp) -> Opti
     let mut costs = movable(cluster, gang, shape, now);
     for _ in 0..TRIED_MAX {
         let plan = preempt::cheapest(cluster, shape, &costs, &[])?;
-        if plan.victims.is_empty() || plan.cost.lost > limit {
+        let over_quota = || cluster.quota_against(shape, &plan.placements, &[]).is_some();
+        if plan.victims.is_empty() || plan.cost.lost > limit || over_quota() {
             return None;
         }
         match rehouse(cluster, &plan) {
@@ -127,6 +128,9 @@ fn rehouse(cluster: &Cluster, plan: &Plan) -> Result<Vec<Move>, LeaseId> {
         let shape = Shape::of(&cluster.job(lease.job).ok_or(lease.id)?.spec);
         let mut scopes = class_scopes(cluster, &shape).into_iter();
         let to = scopes.find_map(|scope| find_within(&room, &shape, &scope)).ok_or(lease.id)?;
+        if cluster.quota_against(&shape, &to, &[lease]).is_some() {
+            return Err(lease.id);
+        }
         to.iter().for_each(|placement| room.occupy(placement));
         moves.push(Move { lease: lease.id, from: lease.placements.clone(), to });
     }
@@ -148,9 +152,9 @@ pub(crate) fn make_room(draft: &mut Draft<'_>, gang: JobId, shape: &Shape) -> bo
         draft.cluster.consolidations.looked = Some(now);
         return false;
     };
-    let victims = proposal.moves.iter().map(|mv| mv.lease).collect();
-    let plan = Plan { placements: proposal.placements, victims, cost: proposal.cost };
-    promise::make_for(draft, gang, plan, Cause::Consolidate { for_job: gang });
+    let victims: BTreeSet<LeaseId> = proposal.moves.iter().map(|mv| mv.lease).collect();
+    let cost = Cost { leases: victims.len() as u32, ..proposal.cost };
+    promise::make_by_moving(draft, gang, Plan { placements: proposal.placements, victims, cost });
     for mv in proposal.moves {
         keep_for(draft, mv, now);
     }

@@ -4,8 +4,7 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::queue::Step;
-use crate::{consolidate, expire, place, preempt, promise, register, report, reservations};
+use crate::{expire, place, promise, register, report, reservations, serve};
 use chiptide_model::{
     Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
 };
@@ -38,7 +37,7 @@ pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Deci
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
     reservations::tend(&mut draft);
-    draft.serve_all();
+    serve::waiting(&mut draft);
     reservations::close_overdue(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }
@@ -146,58 +145,5 @@ impl Draft<'_> {
 
     fn live_lease(&self, id: LeaseId) -> Result<&Lease, Refusal> {
         self.cluster.lease(id).filter(|lease| lease.is_live()).ok_or(Refusal::NoSuchLease(id))
-    }
-
-    /// Serves whoever waits; once more if that set something free that was reserved.
-    fn serve_all(&mut self) {
-        let freed = self.cluster.reservations.freed;
-        self.serve_waiting();
-        if self.cluster.reservations.freed != freed {
-            self.serve_waiting();
-        }
-    }
-
-    /// Serves whoever waits, in order: those whose reserved chips are free by now, and for each other: places, else
-    /// preempts, else moves others aside, else marks the shape as tried and perhaps reserves.
-    fn serve_waiting(&mut self) {
-        let mut turns = reservations::Turns::of(self.cluster);
-        let mut walk = self.cluster.queue.walk();
-        while let Some(step) = walk.step() {
-            turns.start_before(self, step.job);
-            if !self.cluster.waits(step.job) || self.serve(&step) {
-                walk.next_of_shape(&self.cluster.queue, &step);
-            }
-        }
-        turns.start_rest(self);
-    }
-
-    /// Serves one waiting job; `false` when it has to wait on.
-    fn serve(&mut self, step: &Step) -> bool {
-        let (job, now) = (step.job, self.now());
-        let shape = self.cluster.queue.shape(step);
-        let found = reservations::find_first(self.cluster, job, shape, now)
-            .or_else(|| place::find(self.cluster, shape))
-            .or_else(|| reservations::find(self.cluster, job, shape, now));
-        if let Some(placements) = found {
-            self.grant(job, placements);
-            return true;
-        }
-        let plan = if self.cluster.anyone_below(shape.priority) {
-            let open = reservations::open_for_eviction(self.cluster, job, shape, now);
-            preempt::choose_with(self.cluster, shape, now, &open)
-        } else {
-            None
-        };
-        if let Some(plan) = plan {
-            promise::make(self, job, plan);
-            return true;
-        }
-        let shape = shape.clone();
-        if consolidate::make_room(self, job, &shape) {
-            return true;
-        }
-        self.cluster.queue.shape_failed(&shape);
-        reservations::consider(self, job, &shape);
-        false
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Claim, Cluster, Timer};
 use crate::fleet::{ChipHold, Node};
+use crate::quota::PastUse;
 use crate::reservations::Reservation;
 use chiptide_model::{
     ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy,
@@ -60,6 +61,10 @@ pub struct Snapshot {
     pub vacating: Vec<(ChipId, LeaseId, Timestamp)>,
     /// Promises.
     pub claims: Vec<(JobId, Claim)>,
+    /// What the queues used of late.
+    pub past_use: Vec<PastUse>,
+    /// When jobs of each queue (and of those below it) were preempted within a day, oldest first.
+    pub preempted: Vec<(String, Vec<Timestamp>)>,
     /// When the last event happened.
     pub at: Timestamp,
     /// Chips set aside.
@@ -104,6 +109,8 @@ impl Snapshot {
             leases: cluster.leases.values().cloned().collect(),
             vacating: vacating.into_iter().collect(),
             claims: cluster.claims.iter().map(|(job, claim)| (*job, claim.clone())).collect(),
+            past_use: cluster.ledger.past(&cluster.fleet.classes),
+            preempted: cluster.ledger.preempted(),
             at: cluster.at,
             reservations: cluster.reservations().map(|(holder, known)| (holder.clone(), known.clone())).collect(),
             moved: cluster.consolidations.moved.iter().map(|(gang, moved)| (*gang, moved.clone())).collect(),
@@ -150,6 +157,7 @@ impl Snapshot {
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
         }
+        cluster.restore_ledger(self.past_use, self.preempted);
         for (holder, reservation) in self.reservations {
             cluster.set_reserved(&holder, &reservation, true)?;
             cluster.reservations.to_check.insert(holder);

@@ -32,6 +32,8 @@ pub struct Touched {
     pub reservations: BTreeSet<Holder>,
     /// Jobs whose gang others were moved for.
     pub consolidations: BTreeSet<JobId>,
+    /// Queues whose use changed.
+    pub queues: BTreeSet<String>,
     /// Whether a policy came into force.
     pub policy: bool,
 }

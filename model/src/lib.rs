@@ -4,6 +4,7 @@
 //! `chiptide-allocator`; wire bodies (what a person types and a program receives) in `chiptide-api`.
 
 pub mod chip;
+pub mod choice;
 pub mod event;
 pub mod id;
 pub mod job;
@@ -16,6 +17,7 @@ pub mod reservation;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
+pub use choice::{Choice, Cost, RunnerUp};
 pub use event::{ClaimDrop, Event, Next};
 pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
 pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};

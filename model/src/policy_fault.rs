@@ -12,6 +12,9 @@ pub const DEPTH_MAX: usize = 8;
 /// So many jobs at most may hold reservations: each costs a look in every round.
 pub const RESERVATIONS_MAX: u32 = 64;
 
+/// The greatest number of preemptions a day that a budget may allow.
+pub const BUDGET_MAX: u32 = 1000;
+
 /// One thing that is wrong with a policy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicyFault {
@@ -93,6 +96,9 @@ fn queue_faults(
     }
     if !(1..=1_000_000).contains(&queue.weight) {
         faults.push(fault(&at("weight"), "between 1 and 1,000,000"));
+    }
+    if queue.preemption_budget.is_some_and(|budget| budget.per_day.is_some_and(|most| most > BUDGET_MAX)) {
+        faults.push(fault(&at("preemption_budget.per_day"), format!("at most {BUDGET_MAX}")));
     }
     if queue.parent.is_some() && queue.cohort.is_some() {
         faults.push(fault(&at("cohort"), "only a queue at the top names a cohort"));

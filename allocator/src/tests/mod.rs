@@ -1,8 +1,11 @@
 //! Scenarios in words, and properties over random histories.
 
 mod consolidation;
+mod corruption;
 mod history;
 mod promises;
+mod quota;
+mod quota_history;
 mod reservations;
 mod rules;
 mod starvation;
