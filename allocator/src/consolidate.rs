@@ -71,6 +71,12 @@ impl Consolidations {
 }
 
 impl Cluster {
+    /// When others may be moved again.
+    pub(crate) fn cooled_at(&self) -> Option<Timestamp> {
+        let policy = self.policy.consolidation.as_ref()?;
+        self.consolidations.last.map(|last| last + policy.cool_down)
+    }
+
     /// Jobs that were moved for a live gang.
     pub fn moved_for(&self, gang: JobId) -> impl Iterator<Item = JobId> + '_ {
         self.consolidations.moved.get(&gang).into_iter().flatten().copied()
@@ -141,9 +147,11 @@ fn rehouse(cluster: &Cluster, plan: &Plan) -> Result<Vec<Move>, LeaseId> {
 /// under way.
 pub(crate) fn make_room(draft: &mut Draft<'_>, gang: JobId, shape: &Shape) -> bool {
     let (cluster, now) = (&*draft.cluster, draft.now());
-    let Some(policy) = &cluster.policy.consolidation else { return false };
+    if cluster.policy.consolidation.is_none() {
+        return false;
+    }
     let (done, every) = (&cluster.consolidations, cluster.policy.backfill.replan_every);
-    let cooling = done.last.is_some_and(|last| now.since(last) < policy.cool_down);
+    let cooling = cluster.cooled_at().is_some_and(|at| now < at);
     let just_looked = done.looked.is_some_and(|looked| now.since(looked) < every);
     if cooling || just_looked || under_way(cluster) || !reservations::enough_free(cluster, shape) {
         return false;

@@ -22,7 +22,7 @@ enum Way {
 /// Serves the queue.
 pub(crate) fn waiting(draft: &mut Draft<'_>) {
     let now = draft.now();
-    let released = draft.cluster.ledger.next_release(draft.cluster.looked_at);
+    let released = draft.cluster.next_release();
     if released.is_some_and(|at| at <= now) {
         draft.cluster.queue.supply_grew();
     }
