@@ -152,8 +152,8 @@ impl Queue {
         self.by_shape.get(&Shape::of(spec)).is_some_and(|&at| self.lines[at].jobs.contains_key(&place))
     }
 
-    /// How often something was freed so far.
-    pub fn supply(&self) -> u64 {
+    /// Grows whenever anything is freed.
+    pub(crate) fn supply(&self) -> u64 {
         self.supply + self.supply_of.iter().map(|(_, supply)| supply).sum::<u64>()
     }
 

@@ -88,12 +88,12 @@ impl Ask {
     pub(super) fn priority(self, value: i32) -> Ask {
         self.with(|spec| spec.priority = value)
     }
-    pub(super) fn queue(self, name: &str) -> Ask {
-        self.with(|spec| spec.queue = name.into())
-    }
     pub(super) fn lasts(self, span: &str) -> Ask {
         let span = span.parse().expect("a duration");
         self.with(|spec| spec.max_duration = Some(span))
+    }
+    pub(super) fn queue(self, name: &str) -> Ask {
+        self.with(|spec| spec.queue = name.into())
     }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
         self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())

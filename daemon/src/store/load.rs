@@ -11,16 +11,21 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         "select (body->>'epoch')::bigint as \"epoch!\" from events where kind = 'leader_took_over' order by seq desc limit 1"
     );
     let leader_epoch = took_over.fetch_optional(&mut *tx).await?.unwrap_or(0);
+    let seq = events::last_seq(&mut tx).await?;
+    let last = events::read(&store.reader, seq.saturating_sub(1), 1).await?.pop();
     let snapshot = Snapshot {
         policy: policies::current(&mut tx).await?.unwrap_or_default(),
         leader_epoch: unsigned("events", &"leader_took_over", leader_epoch)?,
-        seq: events::last_seq(&mut tx).await?,
+        seq,
+        at: last.map(|(_, at, _)| at).unwrap_or_default(),
         last_place: jobs::last_place(&mut tx).await?,
         nodes: nodes::load(&mut tx).await?,
         jobs: jobs::load_live(&mut tx).await?,
         leases: leases::load_in_memory(&mut tx).await?,
         vacating: holds::load_vacating(&mut tx).await?,
         claims: claims::load(&mut tx).await?,
+        past_use: Vec::new(),
+        preempted: Vec::new(),
         ..Snapshot::default()
     };
     tx.commit().await?;
