@@ -19,8 +19,8 @@ enum Way {
     Taken(Plan),
 }
 
-/// Serves the queue; once more if that set something free that was reserved.
-pub(crate) fn all(draft: &mut Draft<'_>) {
+/// Serves the queue.
+pub(crate) fn waiting(draft: &mut Draft<'_>) {
     let now = draft.now();
     let released = draft.cluster.next_release();
     if released.is_some_and(|at| at <= now) {
@@ -59,7 +59,12 @@ fn serve(draft: &mut Draft<'_>, step: &Step) -> bool {
             let shape = shape.clone();
             if !consolidate::make_room(draft, job, &shape) {
                 draft.cluster.queue.shape_failed(&shape);
-                reservations::consider(draft, job, &shape);
+                // Those who ask for the same are not tried, but may have reservations of their own.
+                let most = draft.cluster.policy.backfill.reservations_max as usize;
+                let others = draft.cluster.queue.following(step, most);
+                for job in std::iter::once(job).chain(others) {
+                    reservations::consider(draft, job, &shape);
+                }
                 return false;
             }
         }
