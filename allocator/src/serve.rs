@@ -59,7 +59,12 @@ fn serve(draft: &mut Draft<'_>, step: &Step) -> bool {
             let shape = shape.clone();
             if !consolidate::make_room(draft, job, &shape) {
                 draft.cluster.queue.shape_failed(&shape);
-                reservations::consider(draft, job, &shape);
+                // Those who ask for the same are not tried, but may have reservations of their own.
+                let most = draft.cluster.policy.backfill.reservations_max as usize;
+                let others = draft.cluster.queue.following(step, most);
+                for job in std::iter::once(job).chain(others) {
+                    reservations::consider(draft, job, &shape);
+                }
                 return false;
             }
         }
