@@ -52,8 +52,8 @@ impl Site {
     }
 
     /// A gang comes and is given a reservation, or goes again.
-    fn reserve(&mut self) -> JobId {
-        let gang = self.job(8, CHIPS, None);
+    fn reserve(&mut self, replicas: u32) -> JobId {
+        let gang = self.job(replicas, CHIPS, None);
         let id = gang.id;
         self.now += STEP_MS;
         self.round(vec![Command::Submit(vec![gang])]);
@@ -98,29 +98,32 @@ fn reservations(criterion: &mut Criterion) {
         bench.iter_batched(
             || (),
             |()| {
-                let gang = site.reserve();
+                let gang = site.reserve(8);
                 site.round(vec![Command::Cancel(gang)]);
             },
             BatchSize::PerIteration,
         );
     });
-    for _ in 0..4 {
-        site.reserve();
+    for replicas in 5..9 {
+        site.reserve(replicas);
     }
     let shapes: Vec<NewJob> = (0..500).map(|n| site.job(1 + n % 100, 1 + (n / 100) as u16, Some(60))).collect();
     site.round(vec![Command::Submit(shapes)]);
-    group.bench_function("500_shapes_in_vain", |bench| {
-        bench.iter_batched(
-            || site.cluster.clone(),
-            |mut cluster| {
-                let policy = cluster.policy.clone();
-                let round = Round { now: Timestamp(site.now + 1), seed: 1 };
-                decide(&mut cluster, vec![Command::ApplyPolicy(policy)], round);
-                cluster
-            },
-            BatchSize::PerIteration,
-        );
-    });
+    for (name, reservations_max) in [("500_shapes_in_vain", 4), ("500_shapes_in_vain_without_reservations", 0)] {
+        let mut policy = site.cluster.policy.clone();
+        policy.backfill.reservations_max = reservations_max;
+        group.bench_function(name, |bench| {
+            bench.iter_batched(
+                || site.cluster.clone(),
+                |mut cluster| {
+                    let round = Round { now: Timestamp(site.now + 1), seed: 1 };
+                    decide(&mut cluster, vec![Command::ApplyPolicy(policy.clone())], round);
+                    cluster
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
     group.finish();
 }
 

@@ -87,9 +87,12 @@ pub(super) fn ready(cluster: &Cluster, job: JobId) -> Option<&[Placement]> {
 
 /// A job has been tried in vain: gives it a reservation if it is among the first, or an earlier one.
 pub(crate) fn consider(draft: &mut Draft<'_>, id: JobId, shape: &Shape) {
-    let cluster = &*draft.cluster;
+    let (cluster, now) = (&*draft.cluster, draft.now());
     let policy = &cluster.policy.backfill;
     if policy.reservations_max == 0 || slots_wanted(shape) < u64::from(policy.chips_min) * u64::from(SLOTS_PER_CHIP) {
+        return;
+    }
+    if cluster.reservation(&Holder::Job(id)).is_none() && !may_be_given(cluster, shape, now) {
         return;
     }
     // What is short must be room: chips kept for a queue that may not have them would be wasted.
@@ -132,19 +135,26 @@ fn make_earlier(draft: &mut Draft<'_>, id: JobId, shape: &Shape, starts_at: Time
     make(draft, id, shape, Some(starts_at), None);
 }
 
+/// Whether one more reservation may be made, or one be displaced, for a job of this shape.
+fn may_be_given(cluster: &Cluster, shape: &Shape, now: Timestamp) -> bool {
+    let last = displaced(cluster, now);
+    last.is_none_or(|last| cluster.job(last).is_some_and(|last| precedes(cluster, shape, last, now)))
+}
+
+/// Who gives its reservation up if one more is made: the last of the waiting jobs that hold one, once there are as many
+/// as there may be. Jobs on the move have theirs beside.
+fn displaced(cluster: &Cluster, now: Timestamp) -> Option<JobId> {
+    let waiting = cluster.reservations.jobs().map(|(job, _)| job).filter(|job| cluster.waits(*job));
+    let holders: Vec<JobId> = waiting.collect();
+    let full = holders.len() >= cluster.policy.backfill.reservations_max as usize;
+    holders.into_iter().filter(|_| full).max_by_key(|job| turn(cluster, *job, now))
+}
+
 fn make_first(draft: &mut Draft<'_>, id: JobId, shape: &Shape) {
-    let (now, most) = (draft.now(), draft.cluster.policy.backfill.reservations_max);
-    let every = draft.cluster.policy.backfill.replan_every;
-    // Jobs on the move have theirs beside.
-    let waiting = draft.cluster.reservations.jobs().filter(|(job, _)| draft.cluster.waits(*job));
-    let mut holders: Vec<JobId> = waiting.map(|(job, _)| job).collect();
-    let full = holders.len() >= most as usize;
-    holders.sort_by_key(|job| turn(draft.cluster, *job, now));
-    let displaced = holders.pop().filter(|_| full);
-    let last = displaced.and_then(|job| draft.cluster.job(job));
-    if last.is_some_and(|last| !precedes(draft.cluster, shape, last, now)) {
-        return;
-    }
+    let now = draft.now();
+    let backfill = &draft.cluster.policy.backfill;
+    let (most, every) = (backfill.reservations_max, backfill.replan_every);
+    let displaced = displaced(draft.cluster, now);
     // Where many jobs wait that no known end helps, each would be looked at in vain in every round.
     let (since, looks) = &mut draft.cluster.reservations.looks;
     if now.since(*since) >= every {

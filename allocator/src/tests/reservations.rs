@@ -110,6 +110,22 @@ fn a_higher_priority_takes_reserved_chips_and_evicts_nobody() {
 }
 
 #[test]
+fn those_who_ask_for_the_same_hold_reservations_beside_each_other() {
+    let mut world = world().node("n1", 2).node("n2", 2);
+    for name in ["first", "second"] {
+        world.submit(job(&format!("{name}-holder")).chips(2).lasts("10m")).expect("accepted");
+    }
+    let pairs = ["a", "b"].map(|name| job(name).chips(2));
+    world.story();
+    world.submit_all(pairs.to_vec());
+    world.expect(expect![[r#"
+        a submitted
+        b submitted
+        a has n1-0 n1-1 reserved from +11m30s
+        b has n2-0 n2-1 reserved from +11m30s"#]]);
+}
+
+#[test]
 fn no_more_than_so_many_hold_reservations_and_a_higher_priority_displaces_the_last() {
     let firm = |spec: &mut chiptide_model::JobSpec| spec.preemptible = false;
     let a = job("a").chips(2).lasts("1m").with(firm);

@@ -139,7 +139,8 @@ proptest! {
         let course = run(&smalls, gang, &proof_s, 4);
         let end = smalls.iter().fold(Timestamp(0), |at, small| at + Millis::from_secs(small.after_s));
         let Some(bound) = course.first_bound else {
-            return Ok(prop_assert!(course.started.is_some(), "neither started nor reserved"));
+            prop_assert!(course.started.is_some(), "neither started nor reserved");
+            return Ok(());
         };
         prop_assert!(bound > end || course.started.is_some_and(|at| at <= bound), "{:?} after {bound:?}", course.started);
     }

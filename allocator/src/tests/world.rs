@@ -191,6 +191,17 @@ impl World {
         self.round(vec![Command::Submit(vec![NewJob { id, spec: Arc::new(ask.0) }])]).remove(0)
     }
 
+    /// Submits jobs together.
+    pub(super) fn submit_all(&mut self, asks: Vec<Ask>) {
+        let jobs = asks.into_iter().map(|ask| {
+            let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
+            self.names.insert(ask.0.name.clone(), id);
+            NewJob { id, spec: Arc::new(ask.0) }
+        });
+        let jobs = jobs.collect();
+        self.round(vec![Command::Submit(jobs)]).remove(0).expect("accepted");
+    }
+
     /// A job that holds a lease when the story begins.
     pub(super) fn lease(mut self, ask: Ask) -> World {
         let name = ask.0.name.clone();
