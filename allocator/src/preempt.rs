@@ -64,6 +64,24 @@ pub(crate) fn choose(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option
     scopes.filter_map(|scope| victims.plan(&room, shape, &scope)).min_by_key(|plan| plan.cost)
 }
 
+/// The cheapest leases whose end would make room, whether or not they may be taken: what stands in a job's way. Leases
+/// that are leaving already cost nothing.
+pub(crate) fn cheapest_of_all(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Plan> {
+    let cost = |lease: &Lease| match lease.is_active() {
+        true => Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 },
+        false => Cost::default(),
+    };
+    let costs = cluster.leases.values().filter(|lease| lease.is_live()).map(|lease| (lease.id, cost(lease))).collect();
+    let victims = Victims { cluster, costs };
+    let mut room = Room::of(cluster);
+    cluster.leases.values().filter(|lease| !lease.is_live()).for_each(|lease| room.empty(lease));
+    let scopes = class_scopes(cluster, shape).into_iter().flat_map(|scope| match shape.same {
+        Some(Same { level, required: true }) => places(cluster, level, &scope),
+        _ => vec![scope],
+    });
+    scopes.filter_map(|scope| victims.plan(&room, shape, &scope)).min_by_key(|plan| plan.cost)
+}
+
 /// The leases that may be evicted, with their prices.
 struct Victims<'a> {
     cluster: &'a Cluster,

@@ -149,6 +149,21 @@ impl<'a> Room<'a> {
         }
     }
 
+    /// Takes what a plan found in this very room, so that the next plan cannot have it.
+    pub(crate) fn hold(&mut self, placements: &[Placement]) {
+        for placement in placements {
+            let Some((node, _)) = self.cluster.node_at(&placement.node) else { continue };
+            for hold in &placement.holds {
+                let Some((chip, state)) = self.cluster.chip_at(&hold.chip) else { continue };
+                self.chips.entry(chip).or_insert_with(|| state.taken().collect()).extend(&hold.slots);
+            }
+            let (cpu, memory) = self.node_free(node);
+            let less = (placement.cpu_milli, placement.memory_mib);
+            self.nodes.insert(node, (cpu.saturating_sub_unsigned(less.0), memory.saturating_sub_unsigned(less.1)));
+            self.recount(node);
+        }
+    }
+
     fn empty_chip(&mut self, chip: ChipIx, lease: LeaseId) {
         let state = &self.cluster.fleet.chips[chip];
         for slots in state.holds.iter().filter(|hold| hold.lease == lease).flat_map(|hold| &hold.slots) {

@@ -1,5 +1,6 @@
 //! Scenarios in words, and properties over random histories.
 
+mod explain;
 mod history;
 mod promises;
 mod rules;

@@ -1,0 +1,145 @@
+//! What can keep a job from starting: a closed set, each with a stable code and its numbers.
+
+use chiptide_model::{DeviceClass, Timestamp};
+
+/// One thing that keeps a job from starting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// Its chips are promised; this many of them still have to be proven vacant.
+    AwaitingVacancy {
+        /// Chips promised.
+        chips: u64,
+        /// Chips not vacant yet.
+        waiting_for: u64,
+        /// When the promise is given up.
+        deadline: Timestamp,
+    },
+    /// The fleet has no chip of this class.
+    NoSuchClass(DeviceClass),
+    /// The whole fleet, empty, holds fewer replicas.
+    NeverFits(Shortage),
+    /// Fewer chips are free than the job needs.
+    InsufficientChips(Shortage),
+    /// Fewer slots are free than the shares of the job need.
+    InsufficientSlots(Shortage),
+    /// Enough chips are free, but not enough of them together.
+    Fragmented(Shortage),
+    /// Chips are free where CPU is not: this many replicas find both.
+    InsufficientCpu(Shortage),
+    /// Chips are free where memory is not: this many replicas find both.
+    InsufficientMemory(Shortage),
+    /// Chips, CPU and memory are each free somewhere, but this many replicas find all of them on one node.
+    Scattered(Shortage),
+    /// Enough room in all, but not on one node or rack.
+    Topology,
+    /// Chips on nodes that do not report.
+    NodesUnknown {
+        /// How many chips.
+        chips: u64,
+    },
+    /// Chips that are unhealthy, unreadable or in quarantine.
+    OutOfService {
+        /// How many chips.
+        chips: u64,
+    },
+    /// Nothing is in the way any more; the next round will serve it.
+    NextRound,
+}
+
+/// How much is asked for and how much there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shortage {
+    /// Asked for.
+    pub requested: u64,
+    /// There now.
+    pub available: u64,
+}
+
+impl Shortage {
+    /// How much is missing.
+    pub fn shortfall(&self) -> u64 {
+        self.requested.saturating_sub(self.available)
+    }
+}
+
+/// What the numbers of a reason count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// Chips.
+    Chips,
+    /// Thousandths of a chip.
+    Slots,
+    /// Replicas of the gang.
+    Replicas,
+}
+
+impl Unit {
+    /// The word used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unit::Chips => "chips",
+            Unit::Slots => "slots",
+            Unit::Replicas => "replicas",
+        }
+    }
+}
+
+impl Reason {
+    /// The stable code used on the wire and in metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Reason::AwaitingVacancy { .. } => "awaiting_vacancy",
+            Reason::NoSuchClass(_) => "no_such_class",
+            Reason::NeverFits(_) => "never_fits",
+            Reason::InsufficientChips(_) | Reason::InsufficientSlots(_) => "insufficient_chips",
+            Reason::Fragmented(_) => "fragmented",
+            Reason::InsufficientCpu(_) => "insufficient_cpu",
+            Reason::InsufficientMemory(_) => "insufficient_memory",
+            Reason::Scattered(_) => "scattered",
+            Reason::Topology => "topology",
+            Reason::NodesUnknown { .. } => "nodes_unknown",
+            Reason::OutOfService { .. } => "out_of_service",
+            Reason::NextRound => "next_round",
+        }
+    }
+
+    /// What is asked for, what there is, and in which unit, where the reason is a matter of numbers.
+    pub fn shortage(&self) -> Option<(Unit, Shortage)> {
+        match self {
+            Reason::AwaitingVacancy { chips, waiting_for, .. } => {
+                let vacant = chips.saturating_sub(*waiting_for);
+                Some((Unit::Chips, Shortage { requested: *chips, available: vacant }))
+            }
+            Reason::InsufficientChips(shortage) => Some((Unit::Chips, *shortage)),
+            Reason::InsufficientSlots(shortage) => Some((Unit::Slots, *shortage)),
+            Reason::NeverFits(shortage)
+            | Reason::Fragmented(shortage)
+            | Reason::InsufficientCpu(shortage)
+            | Reason::InsufficientMemory(shortage)
+            | Reason::Scattered(shortage) => Some((Unit::Replicas, *shortage)),
+            _ => None,
+        }
+    }
+
+    /// The device class it is about, where it is about one.
+    pub fn device_class(&self) -> Option<&DeviceClass> {
+        match self {
+            Reason::NoSuchClass(class) => Some(class),
+            _ => None,
+        }
+    }
+
+    /// Whether somebody else's leases stand in the way: if they ended, this would be over.
+    pub fn is_held_by_others(&self) -> bool {
+        matches!(
+            self,
+            Reason::InsufficientChips(_)
+                | Reason::InsufficientSlots(_)
+                | Reason::Fragmented(_)
+                | Reason::InsufficientCpu(_)
+                | Reason::InsufficientMemory(_)
+                | Reason::Scattered(_)
+                | Reason::Topology
+        )
+    }
+}
