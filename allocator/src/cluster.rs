@@ -2,6 +2,7 @@
 
 use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
 use crate::queue::Queue;
+use crate::quota::Ledger;
 use crate::touched::Touched;
 use chiptide_model::{ChipId, Choice, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
 use rustc_hash::FxHashMap;
@@ -48,6 +49,7 @@ pub struct Cluster {
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) claims: BTreeMap<JobId, Claim>,
     pub(crate) queue: Queue,
+    pub(crate) ledger: Ledger,
     pub(crate) nodes_by_id: FxHashMap<NodeId, NodeIx>,
     pub(crate) chips_by_id: FxHashMap<ChipId, ChipIx>,
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
@@ -60,6 +62,8 @@ pub struct Cluster {
     /// Claims to look at in the next round.
     pub(crate) claims_to_check: BTreeSet<JobId>,
     pub(crate) touched: Touched,
+    /// When the last round was; budgets that were released since may let a waiting job preempt.
+    pub(crate) looked_at: Timestamp,
 }
 
 impl PartialEq for Cluster {
@@ -74,6 +78,7 @@ impl PartialEq for Cluster {
             && self.leases == other.leases
             && self.claims == other.claims
             && self.queue == other.queue
+            && self.ledger == other.ledger
             && self.timers == other.timers
             && self.priorities == other.priorities
             && self.preemptible == other.preemptible
@@ -134,7 +139,8 @@ impl Cluster {
 
     /// When the clock next has something to do, if anything.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        let waited_for = if self.queue.is_empty() { None } else { self.ledger.next_release(self.looked_at) };
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(waited_for).min()
     }
 
     /// Whether a job of lower priority than this is live, so that preempting or keeping chips could matter.

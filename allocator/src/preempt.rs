@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{ChipIx, PoolIx};
 use crate::place::{Scope, class_scopes, find_within, places};
 use crate::queue::Shape;
+use crate::rights::Rights;
 use crate::room::{Need, Room};
 use chiptide_model::{ChipDemand, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same, Timestamp};
 use std::cmp::Reverse;
@@ -49,7 +50,7 @@ pub(crate) struct Plan {
 /// Finds the cheapest way to make room for a gang by evicting leases of strictly lower priority, or `None`. Chips that
 /// ended leases have yet to vacate cost nothing.
 pub(crate) fn choose(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Plan> {
-    let victims = Victims::of(cluster, shape.priority, now);
+    let victims = Victims::of(cluster, shape, now);
     if victims.costs.is_empty() && cluster.vacating == 0 {
         return None;
     }
@@ -89,11 +90,16 @@ struct Victims<'a> {
 }
 
 impl<'a> Victims<'a> {
-    fn of(cluster: &'a Cluster, priority: i32, now: Timestamp) -> Victims<'a> {
-        let below = cluster.preemptible.iter().take_while(|(lower, _)| *lower < priority);
+    fn of(cluster: &'a Cluster, shape: &Shape, now: Timestamp) -> Victims<'a> {
+        let rights = Rights::of(cluster, shape, now);
+        let below = cluster.preemptible.iter();
         let cost =
             |lease: &Lease| Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 };
-        let costs = below.filter_map(|(_, id)| Some((*id, cost(cluster.leases.get(id)?)))).collect();
+        let costs = below
+            .filter_map(|(_, id)| cluster.leases.get(id))
+            .filter(|lease| rights.may_evict(lease).is_some())
+            .map(|lease| (lease.id, cost(lease)))
+            .collect();
         Victims { cluster, costs }
     }
 

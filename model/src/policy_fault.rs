@@ -8,6 +8,9 @@ use std::fmt;
 /// Queues may be nested this deep.
 pub const DEPTH_MAX: usize = 8;
 
+/// The greatest number of preemptions a day that a budget may allow.
+pub const BUDGET_MAX: u32 = 1000;
+
 /// One thing that is wrong with a policy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicyFault {
@@ -61,6 +64,9 @@ fn queue_faults(
     }
     if !(1..=1_000_000).contains(&queue.weight) {
         faults.push(fault(&at("weight"), "between 1 and 1,000,000"));
+    }
+    if queue.preemption_budget.is_some_and(|budget| budget.per_day.is_some_and(|most| most > BUDGET_MAX)) {
+        faults.push(fault(&at("preemption_budget.per_day"), format!("at most {BUDGET_MAX}")));
     }
     if queue.parent.is_some() && queue.cohort.is_some() {
         faults.push(fault(&at("cohort"), "only a queue at the top names a cohort"));

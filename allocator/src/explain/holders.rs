@@ -93,6 +93,19 @@ pub(super) fn of_shape(cluster: &Cluster, shape: &Shape) -> Option<Holders> {
     Some(largest.name(cluster)).filter(|holders| holders.count > 0)
 }
 
+/// Everybody who is charged to a queue or one below it.
+pub(super) fn of_queue(cluster: &Cluster, queue: &str) -> Option<Holders> {
+    let queue = cluster.ledger.find(queue)?;
+    let charged = |lease: &&Lease| {
+        lease.is_live() && cluster.queue_of(lease).is_some_and(|ix| cluster.ledger.accounts[ix].path.contains(&queue))
+    };
+    let mut largest = Largest::default();
+    for lease in cluster.leases.values().filter(charged) {
+        largest.add(slots_of(&lease.placements), Who::Lease(lease));
+    }
+    Some(largest.name(cluster)).filter(|holders| holders.count > 0)
+}
+
 /// Those who have yet to leave the chips promised to a job.
 pub(super) fn of_claim(cluster: &Cluster, job: JobId) -> Option<Holders> {
     let claim = cluster.claim(job)?;

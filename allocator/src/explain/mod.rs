@@ -3,6 +3,7 @@
 
 mod ends;
 mod holders;
+mod quota;
 mod reason;
 mod sentence;
 mod shortage;
@@ -65,10 +66,15 @@ pub fn job(cluster: &Cluster, job: &Job, now: Timestamp) -> Explanation {
         };
     }
     let held = reasons.iter().any(Reason::is_held_by_others).then(|| holders::of_shape(cluster, &shape)).flatten();
+    let holders = |reason: &Reason| match reason {
+        Reason::QueueLimit { queue, .. } => holders::of_queue(cluster, queue),
+        reason if reason.is_held_by_others() => held.clone(),
+        _ => None,
+    };
     let rehearsal = start::rehearse(cluster, job, &shape, now);
     let ways = unblock::ways(cluster, &shape, &reasons, &rehearsal, now);
     let blocker = |reason: Reason| Blocker {
-        holders: held.clone().filter(|_| reason.is_held_by_others()),
+        holders: holders(&reason),
         unblock: ways.iter().find(|way| way.ends(&reason)).cloned(),
         reason,
     };

@@ -32,6 +32,22 @@ pub enum Reason {
     Scattered(Shortage),
     /// Enough room in all, but not on one node or rack.
     Topology,
+    /// A queue on the way up may not hold as much more, in slots.
+    QueueLimit {
+        /// The queue whose limit it is.
+        queue: String,
+        /// The class that is limited; `None` for chips of all classes, normalised.
+        class: Option<DeviceClass>,
+        /// What the job asks for, and what the limit leaves.
+        slots: Shortage,
+    },
+    /// What other queues are guaranteed leaves less to borrow, in slots.
+    BorrowLimit {
+        /// The class that is short; `None` for chips of all classes, normalised.
+        class: Option<DeviceClass>,
+        /// What the job asks for, and what the guarantees leave.
+        slots: Shortage,
+    },
     /// Chips on nodes that do not report.
     NodesUnknown {
         /// How many chips.
@@ -97,6 +113,8 @@ impl Reason {
             Reason::InsufficientMemory(_) => "insufficient_memory",
             Reason::Scattered(_) => "scattered",
             Reason::Topology => "topology",
+            Reason::QueueLimit { .. } => "queue_limit",
+            Reason::BorrowLimit { .. } => "borrow_limit",
             Reason::NodesUnknown { .. } => "nodes_unknown",
             Reason::OutOfService { .. } => "out_of_service",
             Reason::NextRound => "next_round",
@@ -111,7 +129,9 @@ impl Reason {
                 Some((Unit::Chips, Shortage { requested: *chips, available: vacant }))
             }
             Reason::InsufficientChips(shortage) => Some((Unit::Chips, *shortage)),
-            Reason::InsufficientSlots(shortage) => Some((Unit::Slots, *shortage)),
+            Reason::InsufficientSlots(slots) | Reason::QueueLimit { slots, .. } | Reason::BorrowLimit { slots, .. } => {
+                Some((Unit::Slots, *slots))
+            }
             Reason::NeverFits(shortage)
             | Reason::Fragmented(shortage)
             | Reason::InsufficientCpu(shortage)
@@ -125,8 +145,14 @@ impl Reason {
     pub fn device_class(&self) -> Option<&DeviceClass> {
         match self {
             Reason::NoSuchClass(class) => Some(class),
+            Reason::QueueLimit { class, .. } | Reason::BorrowLimit { class, .. } => class.as_ref(),
             _ => None,
         }
+    }
+
+    /// Whether it is a matter of quota, not of room.
+    pub fn is_quota(&self) -> bool {
+        matches!(self, Reason::QueueLimit { .. } | Reason::BorrowLimit { .. })
     }
 
     /// Whether somebody else's leases stand in the way: if they ended, this would be over.

@@ -3,7 +3,7 @@
 use super::reason::Reason;
 use super::standing::{Exposure, Standing};
 use super::unblock::{InTheWay, Spared, Unblocker};
-use chiptide_model::{Choice, Cost, LeaseId, Millis, SLOTS_PER_CHIP};
+use chiptide_model::{Choice, Cost, DeviceClass, LeaseId, Millis, SLOTS_PER_CHIP};
 use std::fmt;
 
 /// `8 chips`, `1 chip`, `0.5 chips`.
@@ -28,6 +28,11 @@ pub fn work_text(slot_ms: u64) -> String {
 
 fn count_text(count: u64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+/// ` of nvidia-h20`, where one class is meant.
+fn of(class: Option<&DeviceClass>) -> String {
+    class.map(|class| format!(" of {class}")).unwrap_or_default()
 }
 
 impl fmt::Display for Reason {
@@ -66,6 +71,14 @@ impl fmt::Display for Reason {
                 write!(f, "{} of {} replicas find chips, CPU and memory together on one node", s.available, s.requested)
             }
             Reason::Topology => f.write_str("there is room, but not in one place as the job requires"),
+            Reason::QueueLimit { queue, class, slots } => {
+                let (asks, left) = (chips_text(slots.requested), chips_text(slots.available));
+                write!(f, "it asks for {asks}{}, the limit of queue {queue} leaves {left}", of(class.as_ref()))
+            }
+            Reason::BorrowLimit { class, slots } => {
+                let (asks, left) = (chips_text(slots.requested), chips_text(slots.available));
+                write!(f, "it asks for {asks}{}, what other queues are guaranteed leaves {left}", of(class.as_ref()))
+            }
             Reason::NodesUnknown { chips } => {
                 write!(f, "{} on nodes that do not report", count_text(*chips, "chip is", "chips are"))
             }
@@ -87,6 +100,8 @@ impl fmt::Display for Spared {
             Spared::Leaving => "is leaving already",
             Spared::NotPreemptible => "cannot be preempted",
             Spared::PriorityNotLower => "has no lower priority",
+            Spared::Budget => "is protected by its queue's preemption budget",
+            Spared::Guaranteed => "holds what its queue is guaranteed",
             Spared::NotEnough => "could be taken, which alone is not enough",
         })
     }
@@ -116,6 +131,13 @@ impl fmt::Display for Unblocker {
                 let why = |lease: &InTheWay| format!("{} {}", lease.holder.name, lease.spared);
                 leases.first().map_or(Ok(()), |lease| write!(f, "; {}", why(lease)))
             }
+            Unblocker::RaiseLimit { queue, class, chips } => {
+                let chips = count_text(*chips, "chip", "chips");
+                write!(f, "raise the limit of queue {queue} by {chips}{}", of(class.as_ref()))
+            }
+            Unblocker::BePreemptible => {
+                f.write_str("let it be preempted: then it may borrow what others are guaranteed")
+            }
             Unblocker::AddChips { chips } => {
                 write!(f, "add at least {}", count_text(*chips, "chip", "chips"))
             }
@@ -142,9 +164,16 @@ impl fmt::Display for Standing {
         match &self.exposure {
             Exposure::Leaving { cause, .. } => write!(f, "they are being taken ({})", cause.as_str()),
             Exposure::Safe => f.write_str("no job may take them by priority"),
-            Exposure::Preemptible { above, cost } => {
+            Exposure::Preemptible { above, not_before, reclaimable, cost } => {
                 let lost = work_text(cost.lost_slot_ms);
-                write!(f, "a job of a priority above {above} may take them, which would lose {lost} now")
+                write!(f, "a job of a priority above {above} may take them, which would lose {lost} now")?;
+                if not_before.is_some() {
+                    f.write_str("; its queue's preemption budget protects it for a while")?;
+                }
+                if *reclaimable {
+                    f.write_str("; its queue borrows, so whoever is guaranteed the rest may take it back")?;
+                }
+                Ok(())
             }
         }
     }

@@ -1,11 +1,13 @@
 //! What a shape is short of: chips, CPU, memory, nearness, each counted over the whole fleet.
 
+use super::quota;
 use super::reason::{Reason, Shortage};
 use crate::cluster::Cluster;
 use crate::fleet::{Pool, PoolFree};
 use crate::place::{self, Scope};
 use crate::queue::Shape;
 use crate::room::Need;
+use crate::serve::within_quota;
 use chiptide_model::{ChipDemand, DeviceClass, SLOTS_PER_CHIP};
 
 /// Everything that keeps a shape from starting now; never empty.
@@ -19,14 +21,27 @@ pub(super) fn blockers(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
         reasons.push(Reason::NeverFits(Shortage { requested, available: capacity }));
         return reasons;
     }
-    let short = shortages(cluster, shape);
-    if short.is_empty() && place::find(cluster, shape).is_some() {
-        return vec![Reason::NextRound];
+    let (open, blocked) = quota::within(cluster, shape);
+    // Where the quota leaves no class at all, room is counted as if it did: every blocker is told at once.
+    let counted = open.as_deref().unwrap_or(shape);
+    let short = shortages(cluster, counted);
+    let room = if short.is_empty() { place::find(cluster, counted) } else { None };
+    match (&room, &open) {
+        (Some(placements), Some(_)) => match cluster.quota_against(shape, placements, &[]) {
+            None => return vec![Reason::NextRound],
+            Some(block) => reasons.push(quota::reason(cluster, &block)),
+        },
+        _ => reasons.extend(blocked),
     }
     // Each thing suffices by itself, and still no place has room: the wish for nearness is what remains.
-    let topology = short.is_empty() && shape.same.is_some();
+    let nowhere = short.is_empty() && room.is_none();
     reasons.extend(short);
-    reasons.extend(topology.then_some(Reason::Topology));
+    if nowhere && shape.same.is_some() {
+        reasons.push(Reason::Topology);
+    } else if nowhere {
+        let available = replicas_that_fit(cluster, shape).into();
+        reasons.push(Reason::Fragmented(Shortage { requested, available }));
+    }
     let (unknown, broken) = unusable_chips(cluster, shape);
     if unknown > 0 {
         reasons.push(Reason::NodesUnknown { chips: unknown });
@@ -34,16 +49,18 @@ pub(super) fn blockers(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
     if broken > 0 {
         reasons.push(Reason::OutOfService { chips: broken });
     }
-    if reasons.is_empty() {
-        let available = replicas_that_fit(cluster, shape).into();
-        reasons.push(Reason::Fragmented(Shortage { requested, available }));
-    }
     reasons
 }
 
-/// The largest gang of this shape that would find room now; 0 if none would.
+/// Whether a job of this shape would start now, within its quota.
+pub(super) fn would_start(cluster: &Cluster, shape: &Shape) -> bool {
+    let placements = within_quota(cluster, shape).and_then(|open| place::find(cluster, &open));
+    placements.is_some_and(|placements| cluster.quota_against(shape, &placements, &[]).is_none())
+}
+
+/// The largest gang of this shape that would start now; 0 if none would.
 pub(super) fn replicas_that_fit(cluster: &Cluster, shape: &Shape) -> u32 {
-    let fits = |replicas: u32| place::find(cluster, &Shape { replicas, ..shape.clone() }).is_some();
+    let fits = |replicas: u32| would_start(cluster, &Shape { replicas, ..shape.clone() });
     let (mut fit, mut too_many) = (0, shape.replicas);
     while too_many - fit > 1 {
         let middle = fit + (too_many - fit) / 2;

@@ -34,10 +34,14 @@ pub enum Exposure {
     },
     /// No priority may take it.
     Safe,
-    /// Jobs of a higher priority may take it.
+    /// Others may take it.
     Preemptible {
-        /// Of a priority above this.
+        /// Jobs of a priority above this may.
         above: i32,
+        /// Its queue has been preempted as often as its budget allows; until then, at least, priority takes nothing.
+        not_before: Option<Timestamp>,
+        /// Its queue holds more than it is guaranteed: whoever is guaranteed the rest may take it back.
+        reclaimable: bool,
         /// What taking it now would lose.
         cost: Cost,
     },
@@ -63,7 +67,8 @@ pub(super) fn of(cluster: &Cluster, job: &Job, now: Timestamp) -> Option<Standin
         _ => {
             let cost =
                 Cost { lost_slot_ms: cluster.lost_work(lease, now), gangs: 1, age_ms: now.since(lease.granted_at).0 };
-            Exposure::Preemptible { above: job.spec.priority, cost }
+            let (not_before, reclaimable) = by_queue(cluster, job, now);
+            Exposure::Preemptible { above: job.spec.priority, not_before, reclaimable, cost }
         }
     };
     Some(Standing {
@@ -75,4 +80,13 @@ pub(super) fn of(cluster: &Cluster, job: &Job, now: Timestamp) -> Option<Standin
         expires_at: lease.expires_at,
         exposure,
     })
+}
+
+/// Until when the budget of a job's queue protects it, and whether the queue borrows.
+fn by_queue(cluster: &Cluster, job: &Job, now: Timestamp) -> (Option<Timestamp>, bool) {
+    let Some(queue) = cluster.ledger.find(&job.spec.queue) else { return (None, false) };
+    let accounts = || cluster.ledger.accounts[queue].path.iter().map(|&ix| &cluster.ledger.accounts[ix]);
+    let spent = accounts().filter(|account| !account.may_be_preempted(now, 0));
+    let not_before = spent.filter_map(|account| account.next_release(now)).max();
+    (not_before, cluster.ledger.has_guarantees && accounts().all(|account| account.is_beyond_guarantee()))
 }

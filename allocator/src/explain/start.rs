@@ -8,15 +8,19 @@ use crate::cluster::Cluster;
 use crate::fleet::{Node, NodeIx, PoolIx};
 use crate::place::{Scope, class_scopes, find_within, fitting};
 use crate::queue::Shape;
+use crate::quota::{QueueIx, Standing};
 use crate::room::{Need, Room};
 use chiptide_model::{Job, JobId, Lease, LeaseId, LeaseState, Placement, SameLevel, Timestamp};
 use rustc_hash::FxHashMap;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ends looked at before a rehearsal gives up.
 const ENDS_MAX: usize = 4096;
 /// Placements of jobs ahead that a rehearsal tries before it gives up.
 const TRIES_MAX: usize = 512;
+/// Jobs ahead within one shape that are counted.
+const AHEAD_MAX: usize = 10_000;
 
 /// What an estimate rests on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +86,7 @@ pub(super) fn of_claim(cluster: &Cluster, job: JobId, now: Timestamp) -> Option<
 
 /// Lets known ends happen one by one until the job fits, first as if it were alone, then behind those ahead of it.
 pub(super) fn rehearse(cluster: &Cluster, job: &Job, shape: &Shape, now: Timestamp) -> Rehearsal {
-    let ahead = Ahead::of(cluster, job, shape);
+    let ahead = Ahead::of(cluster, job, shape, now);
     let awaited = alone(cluster, shape);
     let earliest = awaited.as_ref().map(|(at, _)| (*at).max(now));
     let likely = match (earliest, ahead.count) {
@@ -152,11 +156,13 @@ fn alone(cluster: &Cluster, shape: &Shape) -> Option<(Timestamp, Vec<LeaseId>)> 
     let scopes = class_scopes(cluster, shape);
     let mut room = Room::of(cluster);
     let mut counts = Counts::of(cluster, &room, shape, &scopes);
+    let mut quota = Leaving::of(cluster, shape);
     let mut gone = Vec::new();
     let mut tries = 0;
     for (at, id) in Ends::of(cluster).take(ENDS_MAX) {
         let Some(lease) = cluster.leases.get(&id) else { continue };
         room.empty(lease);
+        quota.leave(lease);
         gone.push(id);
         let mut largest = 0;
         for node in cluster.nodes_of(lease) {
@@ -164,8 +170,8 @@ fn alone(cluster: &Cluster, shape: &Shape) -> Option<(Timestamp, Vec<LeaseId>)> 
         }
         if largest >= u64::from(shape.replicas) {
             tries += 1;
-            let placed = scopes.iter().find_map(|scope| find_within(&room, shape, scope));
-            if let Some(placed) = placed {
+            let mut placed = scopes.iter().filter_map(|scope| find_within(&room, shape, scope));
+            if let Some(placed) = placed.find(|placed| quota.leaves(placed)) {
                 return Some((at, needed(cluster, shape, &scopes, &gone, &placed)));
             }
             if tries >= TRIES_MAX {
@@ -194,35 +200,34 @@ fn needed(cluster: &Cluster, shape: &Shape, scopes: &[Scope], gone: &[LeaseId], 
 
 /// The jobs that are served before one, by shape, as far as they want the same chips.
 struct Ahead {
-    /// Each shape with its jobs' places.
-    lines: Vec<(Shape, Vec<u64>)>,
+    /// Each shape with the number of its jobs, in order of service.
+    lines: Vec<(Shape, usize)>,
     count: u64,
 }
 
 impl Ahead {
-    fn of(cluster: &Cluster, job: &Job, shape: &Shape) -> Ahead {
+    fn of(cluster: &Cluster, job: &Job, shape: &Shape, now: Timestamp) -> Ahead {
         let competes = |other: &Shape| {
             let open = other.device_classes.is_empty() || shape.device_classes.is_empty();
             open || other.device_classes.iter().any(|class| shape.device_classes.contains(class))
         };
+        let own = cluster.rank(shape, now);
         let (mut lines, mut count) = (Vec::new(), 0);
         for (other, jobs) in cluster.queue.shapes().filter(|(other, _)| competes(other)) {
-            let places: Vec<u64> = match other.priority.cmp(&shape.priority) {
-                std::cmp::Ordering::Greater => jobs.keys().take(TRIES_MAX).copied().collect(),
-                std::cmp::Ordering::Equal => jobs.range(..job.place).take(TRIES_MAX).map(|(at, _)| *at).collect(),
-                std::cmp::Ordering::Less => Vec::new(),
-            };
-            count += match other.priority.cmp(&shape.priority) {
-                std::cmp::Ordering::Greater => jobs.len() as u64,
+            let rank = cluster.rank(other, now);
+            let places: Vec<u64> = match rank.cmp(&own) {
+                Ordering::Greater => jobs.keys().take(TRIES_MAX).copied().collect(),
                 // Counting a range walks it; past the bound it does not matter any more.
-                _ => places.len() as u64,
+                Ordering::Equal => jobs.range(..job.place).take(AHEAD_MAX).map(|(at, _)| *at).collect(),
+                Ordering::Less => continue,
             };
+            count += if rank > own { jobs.len() as u64 } else { places.len() as u64 };
             if !places.is_empty() {
-                lines.push((other.clone(), places));
+                lines.push((rank, other.clone(), places));
             }
         }
-        lines.sort_by_key(|(other, places)| (std::cmp::Reverse(other.priority), places[0]));
-        Ahead { lines, count }
+        lines.sort_by(|(a, _, first), (b, _, second)| b.cmp(a).then(first[0].cmp(&second[0])));
+        Ahead { lines: lines.into_iter().map(|(_, shape, places)| (shape, places.len())).collect(), count }
     }
 }
 
@@ -230,10 +235,13 @@ impl Ahead {
 fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead) -> Option<Timestamp> {
     let scopes = class_scopes(cluster, shape);
     let mut room = Room::of(cluster);
-    let mut left: Vec<usize> = ahead.lines.iter().map(|(_, places)| places.len()).collect();
+    let mut quota = Leaving::of(cluster, shape);
+    let mut left: Vec<usize> = ahead.lines.iter().map(|(_, jobs)| *jobs).collect();
     let mut tries = 0;
     for (at, id) in Ends::of(cluster).take(ENDS_MAX) {
-        room.empty(cluster.leases.get(&id)?);
+        let Some(lease) = cluster.leases.get(&id) else { continue };
+        room.empty(lease);
+        quota.leave(lease);
         for (line, (other, _)) in ahead.lines.iter().enumerate() {
             while left[line] > 0 {
                 tries += 1;
@@ -247,27 +255,57 @@ fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead) -> Option<Timestamp> 
             }
         }
         tries += 1;
-        if fits(&room, shape, &scopes) {
+        if find(&room, shape, &scopes).is_some_and(|placed| quota.leaves(&placed)) {
             return Some(at);
         }
     }
     None
 }
 
-fn fits(room: &Room<'_>, shape: &Shape, scopes: &[Scope]) -> bool {
+/// What a plan finds in the room; a count comes first, which is cheap where there is nothing to find.
+fn find(room: &Room<'_>, shape: &Shape, scopes: &[Scope]) -> Option<Vec<Placement>> {
     let need = Need::of(shape);
     let enough =
         |scope: &&Scope| need.demand.is_share() || fitting(room.pools(), &need, scope) >= u64::from(shape.replicas);
-    scopes.iter().filter(enough).any(|scope| find_within(room, shape, scope).is_some())
+    scopes.iter().filter(enough).find_map(|scope| find_within(room, shape, scope))
 }
 
 /// Takes a whole gang from the room, if it fits.
 fn take_gang(cluster: &Cluster, room: &mut Room<'_>, shape: &Shape) -> bool {
-    let scopes = class_scopes(cluster, shape);
-    if !fits(room, shape, &scopes) {
-        return false;
+    let placed = find(room, shape, &class_scopes(cluster, shape));
+    placed.is_some_and(|placed| {
+        room.hold(&placed);
+        true
+    })
+}
+
+/// The quota of a job's queue while others leave.
+struct Leaving<'a> {
+    cluster: &'a Cluster,
+    standing: Standing<'a>,
+    queue: Option<QueueIx>,
+    firm: bool,
+}
+
+impl<'a> Leaving<'a> {
+    fn of(cluster: &'a Cluster, shape: &Shape) -> Leaving<'a> {
+        let queue = cluster.ledger.find(&shape.queue).filter(|queue| cluster.ledger.is_bound(*queue));
+        Leaving { cluster, standing: cluster.standing(), queue, firm: !shape.preemptible }
     }
-    let Some(placed) = scopes.iter().find_map(|scope| find_within(room, shape, scope)) else { return false };
-    room.hold(&placed);
-    true
+
+    /// A lease has ended. One under notice is not counted against its queue any more as it is.
+    fn leave(&mut self, lease: &Lease) {
+        if self.queue.is_some()
+            && lease.is_active()
+            && let Some(giver) = self.cluster.queue_of(lease)
+        {
+            self.standing.take(giver, &self.cluster.amounts(&lease.placements));
+        }
+    }
+
+    /// Whether the queue may hold these placements by now.
+    fn leaves(&self, placements: &[Placement]) -> bool {
+        let block = |queue| self.standing.block(queue, &self.cluster.amounts(placements), self.firm);
+        self.queue.and_then(block).is_none()
+    }
 }

@@ -2,13 +2,16 @@
 //! something else, nodes that come back, leases that end, chips that are added.
 
 use super::holders::Holder;
+use super::quota;
 use super::reason::Reason;
-use super::shortage::replicas_that_fit;
+use super::shortage::{replicas_that_fit, would_start};
 use super::start::Rehearsal;
 use crate::cluster::Cluster;
 use crate::fleet::{NodeIx, PoolFree};
 use crate::place::Scope;
 use crate::queue::Shape;
+use crate::quota::QueueIx;
+use crate::rights::Rights;
 use crate::room::Need;
 use crate::{place, preempt};
 use chiptide_model::{Cost, DeviceClass, Lease, LeaseId, LeaseState, NodeId, SLOTS_PER_CHIP, Timestamp};
@@ -56,6 +59,17 @@ pub enum Unblocker {
         /// What ending them all would lose.
         cost: Cost,
     },
+    /// Raise a queue's limit.
+    RaiseLimit {
+        /// The queue.
+        queue: String,
+        /// For this class; `None` for normalised chips.
+        class: Option<DeviceClass>,
+        /// By so many chips.
+        chips: u64,
+    },
+    /// Let the job be preempted: then it may borrow what others are guaranteed.
+    BePreemptible,
     /// Add chips: the whole fleet is too small.
     AddChips {
         /// At least so many.
@@ -81,6 +95,10 @@ pub enum Spared {
     NotPreemptible,
     /// Its priority is not lower.
     PriorityNotLower,
+    /// Its queue has been preempted as often as its budget allows.
+    Budget,
+    /// Its queue is guaranteed what it holds.
+    Guaranteed,
     /// It could be taken, but that alone would not make room.
     NotEnough,
 }
@@ -92,6 +110,8 @@ impl Spared {
             Spared::Leaving => "leaving",
             Spared::NotPreemptible => "not_preemptible",
             Spared::PriorityNotLower => "priority_not_lower",
+            Spared::Budget => "budget",
+            Spared::Guaranteed => "guaranteed",
             Spared::NotEnough => "not_enough",
         }
     }
@@ -106,17 +126,25 @@ impl Unblocker {
             Unblocker::FewerReplicas { .. } => "fewer_replicas",
             Unblocker::HearNodes { .. } => "hear_nodes",
             Unblocker::EndLeases { .. } => "end_leases",
+            Unblocker::RaiseLimit { .. } => "raise_limit",
+            Unblocker::BePreemptible => "be_preemptible",
             Unblocker::AddChips { .. } => "add_chips",
         }
     }
 
     /// Whether it would end this blocker.
     pub(super) fn ends(&self, reason: &Reason) -> bool {
+        let held = reason.is_held_by_others();
         match self {
-            Unblocker::Wait { .. } | Unblocker::EndLeases { .. } => reason.is_held_by_others(),
-            Unblocker::FewerReplicas { .. } => reason.is_held_by_others() || matches!(reason, Reason::NeverFits(_)),
-            Unblocker::OtherClass { .. } => reason.is_held_by_others() || matches!(reason, Reason::NoSuchClass(_)),
+            Unblocker::Wait { .. } => held || reason.is_quota(),
+            Unblocker::EndLeases { .. } => held,
+            Unblocker::FewerReplicas { .. } => held || reason.is_quota() || matches!(reason, Reason::NeverFits(_)),
+            Unblocker::OtherClass { .. } => held || reason.is_quota() || matches!(reason, Reason::NoSuchClass(_)),
             Unblocker::HearNodes { .. } => matches!(reason, Reason::NodesUnknown { .. }),
+            Unblocker::RaiseLimit { queue, class, .. } => {
+                matches!(reason, Reason::QueueLimit { queue: of, class: on, .. } if (of, on) == (queue, class))
+            }
+            Unblocker::BePreemptible => matches!(reason, Reason::BorrowLimit { .. }),
             Unblocker::AddChips { .. } => matches!(reason, Reason::NeverFits(_)),
         }
     }
@@ -147,6 +175,7 @@ pub(super) fn ways(
         None => replicas_that_fit(cluster, shape),
     };
     ways.extend((replicas > 0).then_some(Unblocker::FewerReplicas { replicas }));
+    ways.extend(reasons.iter().filter_map(|reason| quota_way(cluster, shape, reason)));
     match never {
         Some(shortage) => {
             let chips = shortage.shortfall() * u64::from(shape.demand.chips());
@@ -173,8 +202,24 @@ fn other_class(cluster: &Cluster, shape: &Shape) -> Option<Unblocker> {
     let accepted = |class: &DeviceClass| shape.device_classes.is_empty() || shape.device_classes.contains(class);
     let on = |class: &DeviceClass| Shape { device_classes: vec![class.clone()], ..shape.clone() };
     let others = cluster.fleet.classes.iter().filter(|class| !accepted(class));
-    let found = others.into_iter().find(|class| place::find(cluster, &on(class)).is_some());
+    let found = others.into_iter().find(|class| would_start(cluster, &on(class)));
     found.map(|class| Unblocker::OtherClass { class: class.clone() })
+}
+
+/// What would satisfy the quota.
+fn quota_way(cluster: &Cluster, shape: &Shape, reason: &Reason) -> Option<Unblocker> {
+    match reason {
+        Reason::QueueLimit { queue, class, slots } => Some(Unblocker::RaiseLimit {
+            queue: queue.clone(),
+            class: class.clone(),
+            chips: slots.shortfall().div_ceil(u64::from(SLOTS_PER_CHIP)),
+        }),
+        Reason::BorrowLimit { .. } if !shape.preemptible => {
+            let (_, still) = quota::within(cluster, &Shape { preemptible: true, ..shape.clone() });
+            still.is_empty().then_some(Unblocker::BePreemptible)
+        }
+        _ => None,
+    }
 }
 
 /// The fewest silent nodes that would hold what is missing, if they came back as they were.
@@ -235,7 +280,8 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
     let plan = preempt::cheapest_of_all(cluster, shape, now)?;
     let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
-    let spared = |lease: &Lease| spared(cluster, shape, lease);
+    let rights = Rights::of(cluster, shape, now);
+    let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);
     // Leases that leave by themselves are the business of waiting.
     if leases.iter().all(|lease| spared(lease) == Spared::Leaving) {
         return None;
@@ -248,15 +294,22 @@ fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unbloc
     Some(Unblocker::EndLeases { leases: named, count: leases.len() as u64, cost })
 }
 
-fn spared(cluster: &Cluster, shape: &Shape, lease: &Lease) -> Spared {
+fn spared(cluster: &Cluster, rights: &Rights<'_>, shape: &Shape, lease: &Lease, now: Timestamp) -> Spared {
     let Some(job) = cluster.job(lease.job).filter(|_| matches!(lease.state, LeaseState::Active)) else {
         return Spared::Leaving;
     };
-    if !job.spec.preemptible {
+    let in_budget = |queue: QueueIx| {
+        cluster.ledger.accounts[queue].path.iter().all(|&ix| cluster.ledger.accounts[ix].may_be_preempted(now, 0))
+    };
+    if rights.may_evict(lease).is_some() {
+        Spared::NotEnough
+    } else if !job.spec.preemptible {
         Spared::NotPreemptible
     } else if job.spec.priority >= shape.priority {
         Spared::PriorityNotLower
+    } else if cluster.queue_of(lease).is_some_and(|queue| !in_budget(queue)) {
+        Spared::Budget
     } else {
-        Spared::NotEnough
+        Spared::Guaranteed
     }
 }

@@ -1,6 +1,6 @@
 //! Why a job waits, who is in its way, what would help, and when it may start.
 
-use super::world::{HIGH, LOW, MID, World, job, node_id, world};
+use super::world::{HIGH, LOW, MID, World, chips, job, node_id, world};
 use crate::explain::{self, EvictedFor, Eviction, Explanation};
 use crate::{Command, Reason};
 use chiptide_model::{Choice, Cost, Kind, LeaseId, Millis, RunnerUp, Same, SameLevel, Timestamp};
@@ -81,12 +81,12 @@ fn those_ahead_are_served_first() {
         &world,
         "second",
         expect![[r#"
-        insufficient_chips: 1 chip is needed, 0 are free
-          held by 2 of 2: later 1 chip, soon 1 chip
-          cheapest: wait
-        way: wait: soon will have left by then (+1m)
-        way: the end of soon would make room, losing 0 chip-seconds; soon has no lower priority
-        starts +1m, likely +1h, by ? (known_ends, 1 ahead)"#]],
+            insufficient_chips: 1 chip is needed, 0 are free
+              held by 2 of 2: later 1 chip, soon 1 chip
+              cheapest: wait
+            way: wait: soon will have left by then, but 1 job is served first (+1m)
+            way: the end of soon would make room, losing 0 chip-seconds; soon has no lower priority
+            starts +1m, likely +1h, by ? (known_ends, 1 ahead)"#]],
     );
 }
 
@@ -122,15 +122,14 @@ fn a_smaller_gang_another_class_or_a_node_that_comes_back_would_help() {
         &world,
         "gang",
         expect![[r#"
-        insufficient_chips: 3 chips are needed, 2 are free
-          held by 0 of 0: 
-          cheapest: other_class
-        nodes_unknown: 1 chip is on nodes that do not report
-          cheapest: hear_nodes
-        way: accept device class ascend-910b: there is room on it now
-        way: ask for at most 2 replicas
-        way: bring back n3
-        starts ?, likely ?, by ? (none, 0 ahead)"#]],
+            insufficient_chips: 3 chips are needed, 2 are free
+              cheapest: other_class
+            nodes_unknown: 1 chip is on nodes that do not report
+              cheapest: hear_nodes
+            way: accept device class ascend-910b: there is room on it now
+            way: ask for at most 2 replicas
+            way: bring back n3
+            starts ?, likely ?, by ? (none, 0 ahead)"#]],
     );
 }
 
@@ -161,7 +160,18 @@ fn nearness_is_told_from_a_lack_of_chips() {
         world
     };
     world.submit(job("pair").replicas(2).with(near)).expect("accepted");
-    expect_told(&world, "pair", expect![]);
+    expect_told(
+        &world,
+        "pair",
+        expect![[r#"
+        topology: there is room, but not in one place as the job requires
+          held by 2 of 2: b 1 chip, c 1 chip
+          cheapest: wait
+        way: wait: b will have left by then (+1m)
+        way: ask for at most 1 replica
+        way: the end of b would make room, losing 0 chip-seconds; b has no lower priority
+        starts +1m, likely +1m, by ? (known_ends, 0 ahead)"#]],
+    );
 }
 
 #[test]
@@ -207,6 +217,84 @@ fn shares_are_counted_in_parts_of_a_chip() {
           cheapest: end_leases
         way: the end of a would make room, losing 0 chip-seconds; a has no lower priority
         starts ?, likely ?, by ? (none, 0 ahead)"#]],
+    );
+}
+
+#[test]
+fn a_limit_is_told_with_what_would_lift_it_and_room_is_not_promised() {
+    let mut world = world()
+        .node("n1", 8)
+        .queue("team", |q| q.limit = chips(4))
+        .lease(job("a").queue("team").chips(3).with(ends_after(60)));
+    world.submit(job("b").queue("team").chips(2)).expect("accepted");
+    expect_told(
+        &world,
+        "b",
+        expect![[r#"
+        queue_limit: it asks for 2 chips, the limit of queue team leaves 1 chip
+          held by 1 of 1: a 3 chips
+          cheapest: wait
+        way: wait: a will have left by then (+1m)
+        way: raise the limit of queue team by 1 chip
+        starts +1m, likely +1m, by ? (known_ends, 0 ahead)"#]],
+    );
+    world.submit(job("rest").chips(5)).expect("accepted");
+    expect_told(
+        &world,
+        "b",
+        expect![[r#"
+        queue_limit: it asks for 2 chips, the limit of queue team leaves 1 chip
+          held by 1 of 1: a 3 chips
+          cheapest: wait
+        insufficient_chips: 2 chips are needed, 0 are free
+          held by 2 of 2: rest 5 chips, a 3 chips
+          cheapest: wait
+        way: wait: a will have left by then (+1m)
+        way: raise the limit of queue team by 1 chip
+        way: the end of a would make room, losing 0 chip-seconds; a has no lower priority
+        starts +1m, likely +1m, by ? (known_ends, 0 ahead)"#]],
+    );
+}
+
+#[test]
+fn what_is_guaranteed_to_others_is_not_lent_to_a_job_that_would_keep_it() {
+    let fixed = |spec: &mut chiptide_model::JobSpec| spec.preemptible = false;
+    let mut world = world().node("n1", 4).queue("ads", |q| q.guaranteed = chips(3)).queue("lab", |_| {});
+    world.submit(job("firm").queue("lab").chips(2).with(fixed)).expect("accepted");
+    expect_told(
+        &world,
+        "firm",
+        expect![[r#"
+        borrow_limit: it asks for 2 chips, what other queues are guaranteed leaves 1 chip
+          cheapest: be_preemptible
+        way: let it be preempted: then it may borrow what others are guaranteed
+        starts ?, likely ?, by ? (none, 0 ahead)"#]],
+    );
+}
+
+#[test]
+fn a_borrower_learns_that_it_may_be_asked_back() {
+    let mut world = world()
+        .node("n1", 4)
+        .queue("ads", |q| q.guaranteed = chips(4))
+        .queue("lab", |_| {})
+        .lease(job("guest").queue("lab").chips(2))
+        .lease(job("own").queue("ads").chips(2));
+    expect_told(
+        &world,
+        "guest",
+        expect![
+            "it holds 2 chips on 1 node; a job of a priority above 500 may take them, which would lose 0 chip-seconds now; its queue borrows, so whoever is guaranteed the rest may take it back"
+        ],
+    );
+    world.submit(job("more").queue("lab").priority(HIGH)).expect("accepted");
+    expect_told(
+        &world,
+        "more",
+        expect![[r#"
+        awaiting_vacancy: 1 chip is promised; 1 of them still being vacated
+          held by 1 of 1: guest 2 chips
+        starts +0s, likely +30s, by +2m (claim, 0 ahead)"#]],
     );
 }
 

@@ -1,8 +1,11 @@
 //! Scenarios in words, and properties over random histories.
 
+mod corruption;
 mod explain;
 mod history;
 mod promises;
+mod quota;
+mod quota_history;
 mod rules;
 mod victims;
 mod world;
