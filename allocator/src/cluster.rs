@@ -117,6 +117,11 @@ impl Cluster {
         self.claims.iter()
     }
 
+    /// Leases that may be preempted, as far as that is up to their jobs.
+    pub(crate) fn preemptible_leases(&self) -> impl Iterator<Item = &Lease> {
+        self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
+    }
+
     /// A node by name.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes_by_id.get(id).map(|&ix| &self.fleet.nodes[ix])

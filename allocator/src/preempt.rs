@@ -30,13 +30,18 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    fn plus(self, other: Cost) -> Cost {
+    pub(crate) fn plus(self, other: Cost) -> Cost {
         Cost {
             lost: self.lost.saturating_add(other.lost),
             leases: self.leases + other.leases,
             age: self.age.saturating_add(other.age),
         }
     }
+}
+
+/// What evicting a lease now would cost.
+pub(crate) fn cost_of(cluster: &Cluster, lease: &Lease, now: Timestamp) -> Cost {
+    Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 }
 }
 
 /// A way to make room.
@@ -93,12 +98,10 @@ impl<'a> Victims<'a> {
     fn of(cluster: &'a Cluster, shape: &Shape, now: Timestamp) -> Victims<'a> {
         let rights = Rights::of(cluster, shape, now);
         let below = cluster.preemptible.iter();
-        let cost =
-            |lease: &Lease| Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 };
         let costs = below
             .filter_map(|(_, id)| cluster.leases.get(id))
             .filter(|lease| rights.may_evict(lease).is_some())
-            .map(|lease| (lease.id, cost(lease)))
+            .map(|lease| (lease.id, cost_of(cluster, lease, now)))
             .collect();
         Victims { cluster, costs }
     }

@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::preempt::{self, Plan};
 use crate::queue::Shape;
+use crate::quota::below_limit;
 use crate::rights::Rights;
 use crate::{place, promise};
 use chiptide_model::{Kind, Lease, Placement, Timestamp};
@@ -52,12 +53,15 @@ fn way(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Way> {
     if !cluster.anyone_below(shape.priority) && !cluster.rank(shape, now).entitled {
         return None;
     }
-    let plan = preempt::choose(cluster, shape, now)?;
+    let plan = preempt::choose(cluster, shape, now).filter(|plan| is_rightful(cluster, shape, plan, now));
+    plan.or_else(|| below_limit::make_room(cluster, shape, now)).map(Way::Taken)
+}
+
+/// Whether every victim may be taken, after those before it, and what is left is within quota.
+fn is_rightful(cluster: &Cluster, shape: &Shape, plan: &Plan, now: Timestamp) -> bool {
     let leaving: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.lease(*id)).collect();
     let mut rights = Rights::of(cluster, shape, now);
-    let sound = leaving.iter().all(|lease| rights.take(lease))
-        && cluster.quota_against(shape, &plan.placements, &leaving).is_none();
-    sound.then_some(Way::Taken(plan))
+    leaving.iter().all(|lease| rights.take(lease)) && cluster.quota_against(shape, &plan.placements, &leaving).is_none()
 }
 
 /// The shape, asking only for classes of which its queue may hold a gang more (a replica more, where classes mix);

@@ -5,6 +5,7 @@
 //! placement has the last word, so no queue is told that it has room where no chips fit.
 
 mod account;
+pub(crate) mod below_limit;
 mod books;
 mod decay;
 mod ledger;
@@ -12,9 +13,8 @@ mod rank;
 mod standing;
 
 pub(crate) use account::Amounts;
-pub use books::QueueUse;
+pub use books::{ColumnUse, QueueUse, QuotaShortage};
 pub use ledger::PastUse;
 pub(crate) use ledger::{Ledger, QueueIx};
 pub(crate) use rank::Rank;
-pub use standing::QuotaBlock;
 pub(crate) use standing::{Standing, Why};

@@ -14,7 +14,7 @@ pub(crate) enum Why {
 
 /// What keeps a queue from holding more of a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct QuotaBlock {
+pub(crate) struct QuotaBlock {
     /// Index of the queue whose limit it is; `None` where it is what others are guaranteed.
     pub(crate) limit_of: Option<QueueIx>,
     /// Index of the device class; `None` for normalised chips.

@@ -167,6 +167,24 @@ fn priority_decides_between_queues_without_guarantees() {
 }
 
 #[test]
+fn below_a_limit_a_higher_priority_takes_from_its_own_queue() {
+    let mut world = world()
+        .node("n1", 8)
+        .queue("lab", |q| q.limit = chips(4))
+        .queue("ads", |_| {})
+        .lease(job("ads-1").queue("ads").priority(LOW))
+        .lease(job("lab-1").queue("lab").chips(3).priority(LOW))
+        .lease(job("lab-2").queue("lab").priority(LOW));
+    world.submit(job("lab-3").queue("lab").priority(HIGH)).expect("accepted");
+    world.submit(job("lab-4").queue("lab").priority(LOW)).expect("accepted");
+    world.expect(expect![[r#"
+        lab-3 submitted
+        evict lab-2 for lab-3 by +30s
+        lab-3 is promised n1-4
+        lab-4 submitted"#]]);
+}
+
+#[test]
 fn a_queue_gets_its_guarantee_back_from_whoever_borrowed_it() {
     let mut world = world()
         .node("n1", 4)
