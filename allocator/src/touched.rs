@@ -30,6 +30,8 @@ pub struct Touched {
     pub orders: BTreeSet<NodeId>,
     /// Queues whose use changed.
     pub queues: BTreeSet<String>,
+    /// Queues of which a job was preempted.
+    pub preempted_queues: BTreeSet<String>,
     /// Whether a policy came into force.
     pub policy: bool,
 }

@@ -1,6 +1,6 @@
 //! What can keep a job from starting: a closed set, each with a stable code and its numbers.
 
-use chiptide_model::{DeviceClass, Timestamp};
+use chiptide_model::{DeviceClass, SLOTS_PER_CHIP, Timestamp};
 
 /// One thing that keeps a job from starting.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +76,17 @@ impl Shortage {
     pub fn shortfall(&self) -> u64 {
         self.requested.saturating_sub(self.available)
     }
+
+    /// Slots as whole chips, where they are such.
+    fn in_chips(self) -> (Unit, Shortage) {
+        let per_chip = u64::from(SLOTS_PER_CHIP);
+        let Shortage { requested, available } = self;
+        if requested.is_multiple_of(per_chip) && available.is_multiple_of(per_chip) {
+            (Unit::Chips, Shortage { requested: requested / per_chip, available: available / per_chip })
+        } else {
+            (Unit::Slots, self)
+        }
+    }
 }
 
 /// What the numbers of a reason count.
@@ -130,7 +141,7 @@ impl Reason {
             }
             Reason::InsufficientChips(shortage) => Some((Unit::Chips, *shortage)),
             Reason::InsufficientSlots(slots) | Reason::QueueLimit { slots, .. } | Reason::BorrowLimit { slots, .. } => {
-                Some((Unit::Slots, *slots))
+                Some(slots.in_chips())
             }
             Reason::NeverFits(shortage)
             | Reason::Fragmented(shortage)
@@ -146,6 +157,22 @@ impl Reason {
         match self {
             Reason::NoSuchClass(class) => Some(class),
             Reason::QueueLimit { class, .. } | Reason::BorrowLimit { class, .. } => class.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The queue it is about, where it is about one.
+    pub fn queue(&self) -> Option<&str> {
+        match self {
+            Reason::QueueLimit { queue, .. } => Some(queue),
+            _ => None,
+        }
+    }
+
+    /// Chips that are there and cannot be used, where it is about those.
+    pub fn unusable(&self) -> Option<u64> {
+        match self {
+            Reason::NodesUnknown { chips } | Reason::OutOfService { chips } => Some(*chips),
             _ => None,
         }
     }

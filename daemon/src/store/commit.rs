@@ -1,12 +1,16 @@
 //! The transaction of a round: the log and the current state it folds to, all or nothing.
 
+use super::evictions::Eviction;
 use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
-use super::{Result, Store, chips, claims, events, holds, idempotency_keys, jobs, leases, nodes, policies};
+use super::{
+    Result, Store, chips, claims, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
+    queue_usage,
+};
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
-use chiptide_allocator::{Claim, Cluster, Touched};
+use chiptide_allocator::{Claim, Cluster, QueuePast, Touched};
 use chiptide_model::{ChipId, Event, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
 use std::collections::BTreeSet;
 
@@ -28,6 +32,8 @@ pub struct Commit {
     new_holds: Vec<HoldWrite>,
     proven: Vec<(ChipIx, LeaseId)>,
     claims: Vec<(JobId, Option<Claim>)>,
+    evictions: Vec<Eviction>,
+    queues: Vec<QueuePast>,
 }
 
 impl Commit {
@@ -37,6 +43,8 @@ impl Commit {
         commit.policy = touched.policy.then(|| after.policy.clone());
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
+        commit.evictions = evictions::among(after, touched, &events);
+        commit.queues = after.queue_past(touched);
         commit.events = events;
         commit
     }
@@ -152,6 +160,12 @@ impl Commit {
         }
         if !self.claims.is_empty() {
             claims::replace(tx, &self.claims).await?;
+        }
+        if !self.evictions.is_empty() {
+            evictions::insert(tx, &self.evictions).await?;
+        }
+        if !self.queues.is_empty() {
+            queue_usage::replace(tx, &self.queues).await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Memory from the tables: one consistent read of everything live.
 
-use super::{Result, Store, StoreError, claims, events, holds, jobs, leases, nodes, policies, unsigned};
+use super::{Result, Store, StoreError, claims, events, holds, jobs, leases, nodes, policies, queue_usage, unsigned};
 use chiptide_allocator::{Cluster, Snapshot};
 
 /// Reads the live cluster, in one repeatable-read transaction.
@@ -21,8 +21,8 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         leases: leases::load_in_memory(&mut tx).await?,
         vacating: holds::load_vacating(&mut tx).await?,
         claims: claims::load(&mut tx).await?,
-        past_use: Vec::new(),
-        preempted: Vec::new(),
+        past_use: queue_usage::load_uses(&mut tx).await?,
+        preempted: queue_usage::load_preempted(&mut tx).await?,
     };
     tx.commit().await?;
     snapshot.restore().map_err(|detail| StoreError::Unreadable { table: "current state", row: "-".into(), detail })
