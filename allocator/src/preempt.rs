@@ -11,7 +11,7 @@ use crate::place::{Scope, class_scopes, find_within, places};
 use crate::queue::Shape;
 use crate::rights::Rights;
 use crate::room::{Need, Room};
-use chiptide_model::{ChipDemand, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same, Timestamp};
+use chiptide_model::{ChipDemand, Holder, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,33 +54,32 @@ pub(crate) struct Plan {
 
 /// Finds the cheapest way to make room for a gang by evicting leases of strictly lower priority, or `None`. Chips that
 /// ended leases have yet to vacate cost nothing.
+#[cfg(test)]
 pub(crate) fn choose(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Plan> {
-    let victims = Victims::of(cluster, shape, now);
+    choose_with(cluster, shape, now, &[])
+}
+
+/// The same, with the reserved chips of some holders open to the plan.
+pub(crate) fn choose_with(cluster: &Cluster, shape: &Shape, now: Timestamp, open: &[Holder]) -> Option<Plan> {
+    cheapest(cluster, shape, &Victims::of(cluster, shape, now).costs, open)
+}
+
+/// The cheapest way to make room for a gang by evicting leases that have a price.
+pub(crate) fn cheapest(
+    cluster: &Cluster,
+    shape: &Shape,
+    costs: &BTreeMap<LeaseId, Cost>,
+    open: &[Holder],
+) -> Option<Plan> {
+    let victims = Victims { cluster, costs: costs.clone() };
     if victims.costs.is_empty() && cluster.vacating == 0 {
         return None;
     }
     let mut room = Room::of(cluster);
+    open.iter().for_each(|holder| room.open(holder));
     for lease in cluster.leases.values().filter(|lease| !lease.is_live()) {
         room.empty(lease);
     }
-    let scopes = class_scopes(cluster, shape).into_iter().flat_map(|scope| match shape.same {
-        Some(Same { level, required: true }) => places(cluster, level, &scope),
-        _ => vec![scope],
-    });
-    scopes.filter_map(|scope| victims.plan(&room, shape, &scope)).min_by_key(|plan| plan.cost)
-}
-
-/// The cheapest leases whose end would make room, whether or not they may be taken: what stands in a job's way. Leases
-/// that are leaving already cost nothing.
-pub(crate) fn cheapest_of_all(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Plan> {
-    let cost = |lease: &Lease| match lease.is_active() {
-        true => Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 },
-        false => Cost::default(),
-    };
-    let costs = cluster.leases.values().filter(|lease| lease.is_live()).map(|lease| (lease.id, cost(lease))).collect();
-    let victims = Victims { cluster, costs };
-    let mut room = Room::of(cluster);
-    cluster.leases.values().filter(|lease| !lease.is_live()).for_each(|lease| room.empty(lease));
     let scopes = class_scopes(cluster, shape).into_iter().flat_map(|scope| match shape.same {
         Some(Same { level, required: true }) => places(cluster, level, &scope),
         _ => vec![scope],

@@ -96,8 +96,8 @@ pub struct JobHolderView {
 /// One way to let a pending job start.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct WayView {
-    /// Stable: `wait`, `other_class`, `fewer_replicas`, `hear_nodes`, `raise_limit`, `be_preemptible`, `end_leases`,
-    /// `add_chips`.
+    /// Stable: `wait`, `other_class`, `fewer_replicas`, `raise_limit`, `be_preemptible`, `hear_nodes`, `consolidate`,
+    /// `end_leases`, `add_chips`.
     #[schema(example = "wait")]
     pub code: String,
     /// One sentence.
@@ -120,7 +120,7 @@ pub struct WayView {
     /// `hear_nodes`: the nodes, at most five.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
-    /// `wait`, `end_leases`: the leases, at most five.
+    /// `wait`, `consolidate`, `end_leases`: the leases, at most five.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<JobHolderView>,
     /// How many nodes or leases there are in all.
@@ -129,6 +129,12 @@ pub struct WayView {
     /// `end_leases`: what that would lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<CostView>,
+    /// `consolidate`: work that the moves would lose, in chip-seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_chip_seconds: Option<f64>,
+    /// `consolidate`: whether the policy allows moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<bool>,
 }
 
 /// What evictions cost: lost work first, then gangs, then age.
@@ -154,7 +160,7 @@ pub struct StartView {
     /// When it has started, or is planned anew, at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<DateTime<Utc>>,
-    /// What this rests on: `claim`, `known_ends`, or `none` where nothing is known that would make room.
+    /// What this rests on: `claim`, `reservation`, `known_ends`, or `none` where nothing is known that would make room.
     pub basis: String,
     /// Jobs that want the same chips and are served first.
     pub ahead: u64,
@@ -239,7 +245,7 @@ pub struct EvictionView {
     pub at: DateTime<Utc>,
     /// By when it had to leave.
     pub deadline: DateTime<Utc>,
-    /// `preempt`, `reclaim`, `max_duration`, `expired`, `fault`.
+    /// `preempt`, `reclaim`, `consolidate`, `max_duration`, `expired`, `fault`.
     #[schema(example = "preempt")]
     pub cause: String,
     /// What a fault was.

@@ -1,5 +1,6 @@
 //! Why a job waits, for programs (`code` and numbers) and for people (`message`).
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -8,7 +9,7 @@ use utoipa::ToSchema;
 pub struct Reason {
     /// Stable: `insufficient_chips`, `fragmented`, `insufficient_cpu`, `insufficient_memory`, `scattered`,
     /// `topology`, `never_fits`, `no_such_class`, `queue_limit`, `borrow_limit`, `nodes_unknown`, `out_of_service`,
-    /// `awaiting_vacancy`, `next_round`.
+    /// `reserved`, `kept_for_others`, `reservation_short`, `awaiting_vacancy`, `next_round`.
     #[schema(example = "insufficient_chips")]
     pub code: String,
     /// The device class it is about, where it is about one.
@@ -26,6 +27,9 @@ pub struct Reason {
     /// How much of it there is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<u64>,
+    /// `reserved`, `awaiting_vacancy`: when that is over at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_by: Option<DateTime<Utc>>,
     /// How much is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortfall: Option<u64>,

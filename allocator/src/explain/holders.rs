@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::queue::Shape;
-use chiptide_model::{Job, JobId, Kind, Lease, LeaseId, LeaseState, Placement, Timestamp};
+use chiptide_model::{Job, JobId, Kind, Lease, LeaseId, Placement, Timestamp};
 use std::cmp::Reverse;
 
 /// Holders named; the rest are counted.
@@ -25,7 +25,7 @@ pub struct Holder {
     pub lease: Option<LeaseId>,
     /// Slots held, a chip being [`chiptide_model::SLOTS_PER_CHIP`] of them.
     pub slots: u64,
-    /// By when it leaves at the latest, where that is known.
+    /// By when its chips are proven vacant at the latest, where that is known.
     pub leaves_by: Option<Timestamp>,
 }
 
@@ -44,7 +44,7 @@ impl Holder {
     pub(super) fn of_lease(cluster: &Cluster, lease: &Lease) -> Option<Holder> {
         let job = cluster.job(lease.job);
         let holder = Holder::new(job?, Some(lease.id), slots_of(&lease.placements));
-        Some(Holder { leaves_by: leaves_by(cluster, lease), ..holder })
+        Some(Holder { leaves_by: cluster.vacant_by(lease), ..holder })
     }
 
     fn new(job: &Job, lease: Option<LeaseId>, slots: u64) -> Holder {
@@ -58,18 +58,6 @@ impl Holder {
             lease,
             slots,
             leaves_by: None,
-        }
-    }
-}
-
-/// By when a lease has left at the latest: its notice, or its longest duration and the grace after it.
-pub(super) fn leaves_by(cluster: &Cluster, lease: &Lease) -> Option<Timestamp> {
-    match &lease.state {
-        LeaseState::Revoking { deadline, .. } => Some(*deadline),
-        LeaseState::Ended { at, .. } => Some(*at + cluster.policy.bounds.vacate),
-        LeaseState::Active => {
-            let grace = cluster.job(lease.job).map(|job| job.spec.grace).unwrap_or_default();
-            lease.ends_at.map(|end| end + grace)
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Why a job waits, who is in its way, what would help and when it may start; for a job that holds chips, how safe they
 //! are. Computed on demand from the cluster as it is; a round never pays for it.
 
-mod ends;
 mod holders;
 mod quota;
 mod reason;
@@ -13,6 +12,7 @@ mod unblock;
 
 use crate::cluster::Cluster;
 use crate::queue::Shape;
+use crate::reservations;
 use chiptide_model::{Job, JobState, Timestamp};
 use rustc_hash::FxHashMap;
 
@@ -72,7 +72,7 @@ pub fn job(cluster: &Cluster, job: &Job, now: Timestamp) -> Explanation {
         _ => None,
     };
     let rehearsal = start::rehearse(cluster, job, &shape, now);
-    let ways = unblock::ways(cluster, &shape, &reasons, &rehearsal, now);
+    let ways = unblock::ways(cluster, job.id, &shape, &reasons, &rehearsal, now);
     let blocker = |reason: Reason| Blocker {
         holders: holders(&reason),
         unblock: ways.iter().find(|way| way.ends(&reason)).cloned(),
@@ -106,7 +106,8 @@ impl<'a> Explainer<'a> {
             return explain(self.cluster, job);
         }
         let shape = Shape::of(&job.spec);
-        self.known.entry(shape).or_insert_with_key(|shape| shortage::blockers(self.cluster, shape)).clone()
+        let known = self.known.entry(shape).or_insert_with_key(|shape| shortage::blockers(self.cluster, shape));
+        with_reservations(self.cluster, job, known.clone())
     }
 }
 
@@ -124,5 +125,13 @@ pub fn explain(cluster: &Cluster, job: &Job) -> Vec<Reason> {
         let (chips, waiting_for) = (holds().count() as u64, holds().filter(occupied).count() as u64);
         return vec![Reason::AwaitingVacancy { chips, waiting_for, deadline: claim.deadline }];
     }
-    shortage::blockers(cluster, &Shape::of(&job.spec))
+    with_reservations(cluster, job, shortage::blockers(cluster, &Shape::of(&job.spec)))
+}
+
+/// What a shape waits for, and what reservations have to do with this one job of it.
+fn with_reservations(cluster: &Cluster, job: &Job, mut reasons: Vec<Reason>) -> Vec<Reason> {
+    if !reasons.contains(&Reason::NextRound) {
+        reasons.extend(reservations::reasons(cluster, job));
+    }
+    reasons
 }

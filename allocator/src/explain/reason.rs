@@ -58,6 +58,23 @@ pub enum Reason {
         /// How many chips.
         chips: u64,
     },
+    /// Chips are set aside for it: it starts by then at the latest.
+    Reserved {
+        /// When.
+        starts_at: Timestamp,
+    },
+    /// Chips that nobody holds, kept for the reservations of others.
+    KeptForOthers {
+        /// How many chips.
+        chips: u64,
+    },
+    /// The calendar should have kept chips for its queue, and could not: their holders have no known end.
+    ReservationShort {
+        /// The calendar's name for it.
+        name: String,
+        /// Chips asked for, and chips kept.
+        shortage: Shortage,
+    },
     /// Nothing is in the way any more; the next round will serve it.
     NextRound,
 }
@@ -128,6 +145,9 @@ impl Reason {
             Reason::BorrowLimit { .. } => "borrow_limit",
             Reason::NodesUnknown { .. } => "nodes_unknown",
             Reason::OutOfService { .. } => "out_of_service",
+            Reason::Reserved { .. } => "reserved",
+            Reason::KeptForOthers { .. } => "kept_for_others",
+            Reason::ReservationShort { .. } => "reservation_short",
             Reason::NextRound => "next_round",
         }
     }
@@ -139,7 +159,9 @@ impl Reason {
                 let vacant = chips.saturating_sub(*waiting_for);
                 Some((Unit::Chips, Shortage { requested: *chips, available: vacant }))
             }
-            Reason::InsufficientChips(shortage) => Some((Unit::Chips, *shortage)),
+            Reason::InsufficientChips(shortage) | Reason::ReservationShort { shortage, .. } => {
+                Some((Unit::Chips, *shortage))
+            }
             Reason::InsufficientSlots(slots) | Reason::QueueLimit { slots, .. } | Reason::BorrowLimit { slots, .. } => {
                 Some(slots.in_chips())
             }
@@ -161,6 +183,14 @@ impl Reason {
         }
     }
 
+    /// When it is over at the latest, where that is known.
+    pub fn over_by(&self) -> Option<Timestamp> {
+        match self {
+            Reason::AwaitingVacancy { deadline: at, .. } | Reason::Reserved { starts_at: at } => Some(*at),
+            _ => None,
+        }
+    }
+
     /// The queue it is about, where it is about one.
     pub fn queue(&self) -> Option<&str> {
         match self {
@@ -172,7 +202,9 @@ impl Reason {
     /// Chips that are there and cannot be used, where it is about those.
     pub fn unusable(&self) -> Option<u64> {
         match self {
-            Reason::NodesUnknown { chips } | Reason::OutOfService { chips } => Some(*chips),
+            Reason::NodesUnknown { chips } | Reason::OutOfService { chips } | Reason::KeptForOthers { chips } => {
+                Some(*chips)
+            }
             _ => None,
         }
     }

@@ -89,6 +89,17 @@ impl fmt::Display for Reason {
                     count_text(*chips, "chip is", "chips are")
                 )
             }
+            Reason::Reserved { .. } => f.write_str("chips are set aside for it; it starts when they are free"),
+            Reason::KeptForOthers { chips } => {
+                write!(
+                    f,
+                    "{} kept for the reservations of others",
+                    count_text(*chips, "free chip is", "free chips are")
+                )
+            }
+            Reason::ReservationShort { name, shortage: s } => {
+                write!(f, "the calendar's {name} has {} of {} chips kept", s.available, s.requested)
+            }
             Reason::NextRound => f.write_str("nothing is in the way; the next round serves it"),
         }
     }
@@ -124,6 +135,11 @@ impl fmt::Display for Unblocker {
             }
             Unblocker::HearNodes { nodes, count } => {
                 write!(f, "bring back {}", names(nodes.iter().map(|node| node.as_str()), *count))
+            }
+            Unblocker::Consolidate { leases, count, lost_slot_ms, allowed } => {
+                let names = names(leases.iter().map(|holder| holder.name.as_str()), *count);
+                write!(f, "move {names} to other chips, losing {}", work_text(*lost_slot_ms))?;
+                if *allowed { Ok(()) } else { f.write_str("; the policy does not allow moves") }
             }
             Unblocker::EndLeases { leases, count, cost } => {
                 let names = names(leases.iter().map(|lease| lease.holder.name.as_str()), *count);
@@ -218,7 +234,11 @@ impl fmt::Display for Eviction<'_> {
             ("fault", _) => return write!(f, "a node could not carry it any more; it held {chips} and lost {lost}"),
             (cause, Some(job)) => {
                 let EvictedFor { name, queue, priority } = job;
-                let right = if cause == "reclaim" { " of which its queue is guaranteed" } else { "" };
+                let right = match cause {
+                    "reclaim" => ", whose queue is guaranteed them",
+                    "consolidate" => ", and others were kept for it",
+                    _ => "",
+                };
                 write!(f, "{chips} went to {name} (queue {queue}, priority {priority}){right}; {lost} were lost")?;
             }
             (cause, None) => write!(f, "{chips} were taken ({cause}); {lost} were lost")?,

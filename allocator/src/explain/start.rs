@@ -3,14 +3,14 @@
 //! Known ends are upper bounds: whoever is done sooner makes everything sooner. Nothing is known of leases without a
 //! longest duration, nor of jobs that are yet to come; both are why an estimate can be missing or overtaken.
 
-use super::ends::Ends;
 use crate::cluster::Cluster;
 use crate::fleet::{Node, NodeIx, PoolIx};
 use crate::place::{Scope, class_scopes, find_within, fitting};
 use crate::queue::Shape;
 use crate::quota::{QueueIx, Standing};
+use crate::reservations;
 use crate::room::{Need, Room};
-use chiptide_model::{Job, JobId, Lease, LeaseId, LeaseState, Placement, SameLevel, Timestamp};
+use chiptide_model::{Holder as ReservedFor, Job, JobId, Lease, LeaseId, LeaseState, Placement, SameLevel, Timestamp};
 use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,8 @@ const AHEAD_MAX: usize = 10_000;
 pub enum Basis {
     /// Chips are promised; they come when their last holders have left.
     Claim,
+    /// Chips are set aside, to be free by a time that is known.
+    Reservation,
     /// Notices, longest durations and proofs that are due.
     KnownEnds,
     /// Nothing known would make room.
@@ -38,6 +40,7 @@ impl Basis {
     pub fn as_str(self) -> &'static str {
         match self {
             Basis::Claim => "claim",
+            Basis::Reservation => "reservation",
             Basis::KnownEnds => "known_ends",
             Basis::None => "none",
         }
@@ -87,14 +90,22 @@ pub(super) fn of_claim(cluster: &Cluster, job: JobId, now: Timestamp) -> Option<
 /// Lets known ends happen one by one until the job fits, first as if it were alone, then behind those ahead of it.
 pub(super) fn rehearse(cluster: &Cluster, job: &Job, shape: &Shape, now: Timestamp) -> Rehearsal {
     let ahead = Ahead::of(cluster, job, shape, now);
-    let awaited = alone(cluster, shape);
+    let room = reservations::room_for(cluster, job, shape, now);
+    let awaited = alone(cluster, shape, &room);
     let earliest = awaited.as_ref().map(|(at, _)| (*at).max(now));
     let likely = match (earliest, ahead.count) {
         (None, _) => None,
         (earliest, 0) => earliest,
-        _ => behind(cluster, shape, &ahead).map(|at| at.max(now)),
+        _ => behind(cluster, shape, &ahead, room).map(|at| at.max(now)),
     };
     let basis = if earliest.is_some() { Basis::KnownEnds } else { Basis::None };
+    if let Some(reserved) = cluster.reservation(&ReservedFor::Job(job.id)) {
+        let by = reserved.starts_at.max(now);
+        let earliest = earliest.map_or(by, |at| at.min(by));
+        let (earliest, likely, latest) = (Some(earliest), Some(by), Some(by));
+        let estimate = StartEstimate { earliest, likely, latest, basis: Basis::Reservation, ahead: ahead.count };
+        return Rehearsal { estimate, awaited };
+    }
     Rehearsal { estimate: StartEstimate { earliest, likely, latest: None, basis, ahead: ahead.count }, awaited }
 }
 
@@ -152,14 +163,14 @@ impl<'s> Counts<'s> {
 }
 
 /// The first known end at which the shape fits if nobody else takes the room, and the leases it then waits for.
-fn alone(cluster: &Cluster, shape: &Shape) -> Option<(Timestamp, Vec<LeaseId>)> {
+fn alone(cluster: &Cluster, shape: &Shape, start: &Room<'_>) -> Option<(Timestamp, Vec<LeaseId>)> {
     let scopes = class_scopes(cluster, shape);
-    let mut room = Room::of(cluster);
+    let mut room = start.clone();
     let mut counts = Counts::of(cluster, &room, shape, &scopes);
     let mut quota = Leaving::of(cluster, shape);
     let mut gone = Vec::new();
     let mut tries = 0;
-    for (at, id) in Ends::of(cluster).take(ENDS_MAX) {
+    for (at, id) in cluster.reservations.leaving.iter().take(ENDS_MAX) {
         let Some(lease) = cluster.leases.get(&id) else { continue };
         room.empty(lease);
         quota.leave(lease);
@@ -172,7 +183,7 @@ fn alone(cluster: &Cluster, shape: &Shape) -> Option<(Timestamp, Vec<LeaseId>)> 
             tries += 1;
             let mut placed = scopes.iter().filter_map(|scope| find_within(&room, shape, scope));
             if let Some(placed) = placed.find(|placed| quota.leaves(placed)) {
-                return Some((at, needed(cluster, shape, &scopes, &gone, &placed)));
+                return Some((at, needed(start.clone(), shape, &scopes, &gone, &placed)));
             }
             if tries >= TRIES_MAX {
                 return None;
@@ -183,13 +194,13 @@ fn alone(cluster: &Cluster, shape: &Shape) -> Option<(Timestamp, Vec<LeaseId>)> 
 }
 
 /// Of the leases gone, those without which the placement would not be there.
-fn needed(cluster: &Cluster, shape: &Shape, scopes: &[Scope], gone: &[LeaseId], placed: &[Placement]) -> Vec<LeaseId> {
+fn needed(mut room: Room<'_>, shape: &Shape, scopes: &[Scope], gone: &[LeaseId], placed: &[Placement]) -> Vec<LeaseId> {
+    let cluster = room.cluster;
     let chips: BTreeSet<_> = placed.iter().flat_map(|placement| &placement.holds).map(|hold| &hold.chip).collect();
     let nodes: BTreeSet<_> = placed.iter().map(|placement| &placement.node).collect();
     let leases = || gone.iter().filter_map(|id| cluster.leases.get(id));
     let holds = |lease: &&Lease| lease.placements.iter().flat_map(|p| &p.holds).any(|hold| chips.contains(&hold.chip));
     let on_chips: Vec<LeaseId> = leases().filter(holds).map(|lease| lease.id).collect();
-    let mut room = Room::of(cluster);
     on_chips.iter().filter_map(|id| cluster.leases.get(id)).for_each(|lease| room.empty(lease));
     if scopes.iter().any(|scope| find_within(&room, shape, scope).is_some()) {
         return on_chips;
@@ -232,13 +243,12 @@ impl Ahead {
 }
 
 /// The first known end at which the shape fits behind those ahead of it, who take what they can at each end.
-fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead) -> Option<Timestamp> {
+fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead, mut room: Room<'_>) -> Option<Timestamp> {
     let scopes = class_scopes(cluster, shape);
-    let mut room = Room::of(cluster);
     let mut quota = Leaving::of(cluster, shape);
     let mut left: Vec<usize> = ahead.lines.iter().map(|(_, jobs)| *jobs).collect();
     let mut tries = 0;
-    for (at, id) in Ends::of(cluster).take(ENDS_MAX) {
+    for (at, id) in cluster.reservations.leaving.iter().take(ENDS_MAX) {
         let Some(lease) = cluster.leases.get(&id) else { continue };
         room.empty(lease);
         quota.leave(lease);
@@ -274,7 +284,7 @@ fn find(room: &Room<'_>, shape: &Shape, scopes: &[Scope]) -> Option<Vec<Placemen
 fn take_gang(cluster: &Cluster, room: &mut Room<'_>, shape: &Shape) -> bool {
     let placed = find(room, shape, &class_scopes(cluster, shape));
     placed.is_some_and(|placed| {
-        room.hold(&placed);
+        placed.iter().for_each(|placement| room.occupy(placement));
         true
     })
 }

@@ -13,8 +13,8 @@ use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
 use crate::room::Need;
-use crate::{place, preempt};
-use chiptide_model::{Cost, DeviceClass, Lease, LeaseId, LeaseState, NodeId, SLOTS_PER_CHIP, Timestamp};
+use crate::{consolidate, place, preempt};
+use chiptide_model::{Cost, DeviceClass, JobId, Lease, LeaseId, LeaseState, NodeId, SLOTS_PER_CHIP, Timestamp};
 
 /// Leases or nodes named in one way out; the rest are counted.
 const NAMED_MAX: usize = 5;
@@ -49,6 +49,17 @@ pub enum Unblocker {
         nodes: Vec<NodeId>,
         /// How many they are.
         count: u64,
+    },
+    /// Move these leases to other chips, which are free.
+    Consolidate {
+        /// The largest of them.
+        leases: Vec<Holder>,
+        /// How many they are.
+        count: u64,
+        /// Work lost by the moves, in slot-milliseconds.
+        lost_slot_ms: u64,
+        /// Whether the policy allows moves at all.
+        allowed: bool,
     },
     /// The end of these leases would make room. The allocator does not take them, or not all of them.
     EndLeases {
@@ -125,6 +136,7 @@ impl Unblocker {
             Unblocker::OtherClass { .. } => "other_class",
             Unblocker::FewerReplicas { .. } => "fewer_replicas",
             Unblocker::HearNodes { .. } => "hear_nodes",
+            Unblocker::Consolidate { .. } => "consolidate",
             Unblocker::EndLeases { .. } => "end_leases",
             Unblocker::RaiseLimit { .. } => "raise_limit",
             Unblocker::BePreemptible => "be_preemptible",
@@ -137,7 +149,7 @@ impl Unblocker {
         let held = reason.is_held_by_others();
         match self {
             Unblocker::Wait { .. } => held || reason.is_quota(),
-            Unblocker::EndLeases { .. } => held,
+            Unblocker::Consolidate { .. } | Unblocker::EndLeases { .. } => held,
             Unblocker::FewerReplicas { .. } => held || reason.is_quota() || matches!(reason, Reason::NeverFits(_)),
             Unblocker::OtherClass { .. } => held || reason.is_quota() || matches!(reason, Reason::NoSuchClass(_)),
             Unblocker::HearNodes { .. } => matches!(reason, Reason::NodesUnknown { .. }),
@@ -153,6 +165,7 @@ impl Unblocker {
 /// Every way out that was found, what costs least first: time, then a smaller wish, then work on nodes, then others' work.
 pub(super) fn ways(
     cluster: &Cluster,
+    job: JobId,
     shape: &Shape,
     reasons: &[Reason],
     rehearsal: &Rehearsal,
@@ -183,6 +196,7 @@ pub(super) fn ways(
         }
         None => {
             ways.extend(hear_nodes(cluster, shape));
+            ways.extend(consolidate(cluster, job, now));
             ways.extend(end_leases(cluster, shape, now));
         }
     }
@@ -195,6 +209,21 @@ fn wait(cluster: &Cluster, until: Timestamp, leases: &[LeaseId], ahead: u64) -> 
     holders.sort_by_key(|holder| std::cmp::Reverse(holder.slots));
     holders.truncate(NAMED_MAX);
     Unblocker::Wait { until, leases: holders, count: leases.len() as u64, ahead }
+}
+
+/// Moves that would bring scattered room together.
+fn consolidate(cluster: &Cluster, job: JobId, now: Timestamp) -> Option<Unblocker> {
+    let proposal = consolidate::propose(cluster, job, now)?;
+    let holder = |step: &consolidate::Move| Holder::of_lease(cluster, cluster.leases.get(&step.lease)?);
+    let mut leases: Vec<Holder> = proposal.moves.iter().filter_map(holder).collect();
+    leases.sort_by_key(|holder| std::cmp::Reverse(holder.slots));
+    leases.truncate(NAMED_MAX);
+    Some(Unblocker::Consolidate {
+        leases,
+        count: proposal.moves.len() as u64,
+        lost_slot_ms: proposal.lost_chip_ms.saturating_mul(u64::from(SLOTS_PER_CHIP)),
+        allowed: cluster.policy.consolidation.is_some(),
+    })
 }
 
 /// The first class the job does not accept on which it would fit now.
@@ -278,7 +307,13 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 
 /// The cheapest leases whose end would make room, whether or not they may be taken, and why each is not.
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
-    let plan = preempt::cheapest_of_all(cluster, shape, now)?;
+    // What leaves by itself costs nothing.
+    let cost = |lease: &Lease| match lease.is_active() {
+        true => preempt::cost_of(cluster, lease, now),
+        false => preempt::Cost::default(),
+    };
+    let costs = cluster.leases().filter(|lease| lease.is_live()).map(|lease| (lease.id, cost(lease))).collect();
+    let plan = preempt::cheapest(cluster, shape, &costs, &[])?;
     let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
     let rights = Rights::of(cluster, shape, now);
     let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);

@@ -59,12 +59,13 @@ fn a_job_waits_for_the_leases_whose_ends_are_known() {
         &world,
         "late",
         expect![[r#"
-        insufficient_chips: 4 chips are needed, 0 are free
-          held by 3 of 3: long 4 chips, short 2 chips, half 2 chips
-          cheapest: wait
-        way: wait: short and half will have left by then (+20m)
-        way: the end of long would make room, losing 0 chip-seconds; long has no lower priority
-        starts +20m, likely +20m, by ? (known_ends, 0 ahead)"#]],
+            insufficient_chips: 4 chips are needed, 0 are free
+              held by 3 of 3: long 4 chips, short 2 chips, half 2 chips
+              cheapest: wait
+            reserved: chips are set aside for it; it starts when they are free
+            way: wait: short and half will have left by then (+21m)
+            way: the end of long would make room, losing 0 chip-seconds; long has no lower priority
+            starts +21m, likely +21m, by +21m (reservation, 0 ahead)"#]],
     );
 }
 
@@ -84,9 +85,9 @@ fn those_ahead_are_served_first() {
             insufficient_chips: 1 chip is needed, 0 are free
               held by 2 of 2: later 1 chip, soon 1 chip
               cheapest: wait
-            way: wait: soon will have left by then, but 1 job is served first (+1m)
+            way: wait: soon will have left by then, but 1 job is served first (+2m)
             way: the end of soon would make room, losing 0 chip-seconds; soon has no lower priority
-            starts +1m, likely +1h, by ? (known_ends, 1 ahead)"#]],
+            starts +2m, likely +1h1m, by ? (known_ends, 1 ahead)"#]],
     );
 }
 
@@ -164,13 +165,14 @@ fn nearness_is_told_from_a_lack_of_chips() {
         &world,
         "pair",
         expect![[r#"
-        topology: there is room, but not in one place as the job requires
-          held by 2 of 2: b 1 chip, c 1 chip
-          cheapest: wait
-        way: wait: b will have left by then (+1m)
-        way: ask for at most 1 replica
-        way: the end of b would make room, losing 0 chip-seconds; b has no lower priority
-        starts +1m, likely +1m, by ? (known_ends, 0 ahead)"#]],
+            insufficient_chips: 2 chips are needed, 1 is free
+              held by 2 of 2: b 1 chip, c 1 chip
+              cheapest: wait
+            reserved: chips are set aside for it; it starts when they are free
+            way: wait: b will have left by then (+2m)
+            way: ask for at most 1 replica
+            way: the end of c would make room, losing 0 chip-seconds; c has no lower priority
+            starts +2m, likely +2m, by +2m (reservation, 0 ahead)"#]],
     );
 }
 
@@ -231,28 +233,28 @@ fn a_limit_is_told_with_what_would_lift_it_and_room_is_not_promised() {
         &world,
         "b",
         expect![[r#"
-        queue_limit: it asks for 2 chips, the limit of queue team leaves 1 chip
-          held by 1 of 1: a 3 chips
-          cheapest: wait
-        way: wait: a will have left by then (+1m)
-        way: raise the limit of queue team by 1 chip
-        starts +1m, likely +1m, by ? (known_ends, 0 ahead)"#]],
+            queue_limit: it asks for 2 chips, the limit of queue team leaves 1 chip
+              held by 1 of 1: a 3 chips
+              cheapest: wait
+            way: wait: a will have left by then (+2m)
+            way: raise the limit of queue team by 1 chip
+            starts +2m, likely +2m, by ? (known_ends, 0 ahead)"#]],
     );
     world.submit(job("rest").chips(5)).expect("accepted");
     expect_told(
         &world,
         "b",
         expect![[r#"
-        queue_limit: it asks for 2 chips, the limit of queue team leaves 1 chip
-          held by 1 of 1: a 3 chips
-          cheapest: wait
-        insufficient_chips: 2 chips are needed, 0 are free
-          held by 2 of 2: rest 5 chips, a 3 chips
-          cheapest: wait
-        way: wait: a will have left by then (+1m)
-        way: raise the limit of queue team by 1 chip
-        way: the end of a would make room, losing 0 chip-seconds; a has no lower priority
-        starts +1m, likely +1m, by ? (known_ends, 0 ahead)"#]],
+            queue_limit: it asks for 2 chips, the limit of queue team leaves 1 chip
+              held by 1 of 1: a 3 chips
+              cheapest: wait
+            insufficient_chips: 2 chips are needed, 0 are free
+              held by 2 of 2: rest 5 chips, a 3 chips
+              cheapest: wait
+            way: wait: a will have left by then (+2m)
+            way: raise the limit of queue team by 1 chip
+            way: the end of a would make room, losing 0 chip-seconds; a has no lower priority
+            starts +2m, likely +2m, by ? (known_ends, 0 ahead)"#]],
     );
 }
 

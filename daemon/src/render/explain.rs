@@ -120,6 +120,13 @@ fn way(way: &Unblocker) -> WayView {
         Unblocker::HearNodes { nodes, count } => {
             WayView { nodes: nodes.iter().map(ToString::to_string).collect(), count: Some(*count), ..bare }
         }
+        Unblocker::Consolidate { leases, count, lost_slot_ms, allowed } => WayView {
+            leases: leases.iter().map(holder).collect(),
+            count: Some(*count),
+            lost_chip_seconds: Some(chip_seconds(*lost_slot_ms)),
+            allowed: Some(*allowed),
+            ..bare
+        },
         Unblocker::EndLeases { leases, count, cost } => WayView {
             leases: leases.iter().map(in_the_way).collect(),
             count: Some(*count),

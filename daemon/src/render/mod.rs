@@ -59,6 +59,7 @@ fn reason_view(reason: &Reason) -> ReasonView {
         unit: shortage.map(|(unit, _)| unit.as_str().into()),
         requested: numbers.map(|shortage| shortage.requested),
         available: numbers.map_or_else(|| reason.unusable(), |shortage| Some(shortage.available)),
+        over_by: reason.over_by().map(to_utc),
         shortfall: numbers.map(|shortage| shortage.shortfall()),
         message: reason.to_string(),
     }

@@ -8,6 +8,7 @@
 pub mod chips;
 pub mod claims;
 pub mod commit;
+pub mod consolidations;
 pub mod events;
 pub mod evictions;
 pub mod holds;
@@ -19,6 +20,7 @@ pub mod load;
 pub mod nodes;
 pub mod policies;
 pub mod queue_usage;
+pub mod reservations;
 pub mod tokens;
 
 use chiptide_model::Timestamp;

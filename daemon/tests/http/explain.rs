@@ -14,16 +14,22 @@ async fn a_waiting_job_learns_who_is_in_its_way_and_what_would_help() {
     let holder = daemon.client.create_job(&holder, None).await.expect("accepted");
     let waiting = daemon.client.create_job(&job(json!({"name": "late", "chips": 2})), None).await.expect("accepted");
     let told = daemon.client.explain_job(waiting.id).await.expect("explained");
-    assert_eq!((told.state.as_str(), told.message.as_str()), ("pending", "it waits: 2 chips are needed, 0 are free"));
+    assert_eq!(
+        (told.state.as_str(), told.message.as_str()),
+        ("pending", "it waits: 2 chips are needed, 0 are free (and 1 more)")
+    );
     let blocker = &told.blockers[0];
     assert_eq!((blocker.reason.code.as_str(), blocker.reason.shortfall), ("insufficient_chips", Some(2)));
     let holders = blocker.holders.as_ref().expect("held");
     assert_eq!((holders.count, holders.chips, holders.largest[0].job), (1, 2.0, holder.id));
     let way = blocker.unblock.as_ref().expect("a way");
-    let leaves = holder.lease.expect("a lease").ends_at.expect("an end") + chrono::TimeDelta::seconds(30);
-    assert_eq!((way.code.as_str(), way.until), ("wait", Some(leaves)));
+    // Its longest duration, its grace, and the time for the proof of vacancy.
+    let gone = holder.lease.expect("a lease").ends_at.expect("an end") + chrono::TimeDelta::seconds(30 + 60);
+    assert_eq!((way.code.as_str(), way.until), ("wait", Some(gone)));
     let start = told.start.expect("an estimate");
-    assert_eq!((start.basis.as_str(), start.earliest, start.likely), ("known_ends", Some(leaves), Some(leaves)));
+    assert_eq!((start.basis.as_str(), start.earliest, start.latest), ("reservation", Some(gone), Some(gone)));
+    let reserved = told.blockers.iter().find(|blocker| blocker.reason.code == "reserved").expect("chips set aside");
+    assert_eq!(reserved.reason.over_by, Some(gone));
 
     let told = daemon.client.explain_job(holder.id).await.expect("explained");
     let standing = told.standing.expect("it holds chips");
