@@ -81,6 +81,11 @@ impl Cluster {
     pub fn moved_for(&self, gang: JobId) -> impl Iterator<Item = JobId> + '_ {
         self.consolidations.moved.get(&gang).into_iter().flatten().copied()
     }
+
+    /// When a move was last ordered.
+    pub fn moved_at(&self) -> Option<Timestamp> {
+        self.consolidations.last
+    }
 }
 
 /// How a waiting gang could start if others were moved, within the limit of the policy if it has one. `None` also for a

@@ -254,6 +254,13 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Every shape somebody waits in, with its jobs by place.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&Shape, &BTreeMap<u64, JobId>)> {
+        self.lines.iter().filter(|line| !line.jobs.is_empty()).map(|line| (&line.shape, &line.jobs))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

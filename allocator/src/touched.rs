@@ -28,12 +28,14 @@ pub struct Touched {
     pub nodes: BTreeSet<NodeId>,
     /// Nodes whose orders changed.
     pub orders: BTreeSet<NodeId>,
+    /// Queues whose use changed.
+    pub queues: BTreeSet<String>,
+    /// Queues of which a job was preempted.
+    pub preempted_queues: BTreeSet<String>,
     /// Holders whose reservation was made, opened or dropped.
     pub reservations: BTreeSet<Holder>,
     /// Jobs whose gang others were moved for.
     pub consolidations: BTreeSet<JobId>,
-    /// Queues whose use changed.
-    pub queues: BTreeSet<String>,
     /// Whether a policy came into force.
     pub policy: bool,
 }

@@ -55,6 +55,18 @@ pub(super) fn precedes(cluster: &Cluster, shape: &Shape, job: &Job, now: Timesta
     (ours.entitled, ours.priority) > (theirs.entitled, theirs.priority)
 }
 
+/// The fleet as it is, with the reservations opened that a job may take in the end: not those it would only pass
+/// through, for what it gets has to be its own.
+pub(crate) fn room_for<'a>(cluster: &'a Cluster, job: &Job, shape: &Shape, now: Timestamp) -> Room<'a> {
+    let mut room = Room::of(cluster);
+    if !cluster.reservations.by_holder.is_empty() {
+        let open = Openings::of(cluster, job, &unbounded(shape.clone()), now);
+        let own = open.harmless.into_iter().filter(|holder| *holder == Holder::Job(job.id));
+        own.chain(open.windows).chain(open.outranked).for_each(|holder| room.open(&holder));
+    }
+    room
+}
+
 /// Room for a gang on the nodes that the calendar keeps for its queue now: they come before all others, which anyone
 /// may use.
 pub(crate) fn find_first(cluster: &Cluster, id: JobId, shape: &Shape, now: Timestamp) -> Option<Vec<Placement>> {

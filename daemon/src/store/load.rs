@@ -1,6 +1,9 @@
 //! Memory from the tables: one consistent read of everything live.
 
-use super::{Result, Store, StoreError, claims, events, holds, jobs, leases, nodes, policies, unsigned};
+use super::{
+    Result, Store, StoreError, claims, consolidations, events, holds, jobs, leases, nodes, policies, queue_usage,
+    reservations, unsigned,
+};
 use chiptide_allocator::{Cluster, Snapshot};
 
 /// Reads the live cluster, in one repeatable-read transaction.
@@ -11,22 +14,22 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         "select (body->>'epoch')::bigint as \"epoch!\" from events where kind = 'leader_took_over' order by seq desc limit 1"
     );
     let leader_epoch = took_over.fetch_optional(&mut *tx).await?.unwrap_or(0);
-    let seq = events::last_seq(&mut tx).await?;
-    let last = events::read(&store.reader, seq.saturating_sub(1), 1).await?.pop();
     let snapshot = Snapshot {
         policy: policies::current(&mut tx).await?.unwrap_or_default(),
         leader_epoch: unsigned("events", &"leader_took_over", leader_epoch)?,
-        seq,
-        at: last.map(|(_, at, _)| at).unwrap_or_default(),
+        seq: events::last_seq(&mut tx).await?,
         last_place: jobs::last_place(&mut tx).await?,
         nodes: nodes::load(&mut tx).await?,
         jobs: jobs::load_live(&mut tx).await?,
         leases: leases::load_in_memory(&mut tx).await?,
         vacating: holds::load_vacating(&mut tx).await?,
         claims: claims::load(&mut tx).await?,
-        past_use: Vec::new(),
-        preempted: Vec::new(),
-        ..Snapshot::default()
+        past_use: queue_usage::load_uses(&mut tx).await?,
+        preempted: queue_usage::load_preempted(&mut tx).await?,
+        at: events::last_at(&mut tx).await?.unwrap_or_default(),
+        reservations: reservations::load(&mut tx).await?,
+        moved: consolidations::load_moved(&mut tx).await?,
+        moved_at: consolidations::load_last(&mut tx).await?,
     };
     tx.commit().await?;
     snapshot.restore().map_err(|detail| StoreError::Unreadable { table: "current state", row: "-".into(), detail })
