@@ -13,6 +13,7 @@ pub mod check;
 pub mod cluster;
 pub mod command;
 pub mod decide;
+pub mod elastic;
 pub mod explain;
 pub mod fleet;
 pub mod place;
@@ -21,6 +22,7 @@ pub mod queue;
 pub mod register;
 pub mod report;
 pub mod restore;
+pub mod rights;
 pub mod room;
 pub mod touched;
 

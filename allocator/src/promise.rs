@@ -3,7 +3,7 @@
 use crate::cluster::{Claim, Cluster};
 use crate::draft::{Draft, after};
 use crate::preempt::Plan;
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, Timestamp};
+use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, LeaseState, Timestamp};
 
 /// Evicts a plan's victims and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
@@ -13,13 +13,22 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
         holder.map_or(now, |holder| now + holder.spec.grace)
     };
     let deadlines: Vec<(LeaseId, Timestamp)> = plan.victims.iter().map(|lease| (*lease, grace_of(lease))).collect();
-    let last = deadlines.iter().map(|(_, deadline)| *deadline).max().unwrap_or(now);
+    let mut last = deadlines.iter().map(|(_, deadline)| *deadline).max().unwrap_or(now);
+    // Others who have been given notice already may take longer to leave.
+    for hold in plan.placements.iter().flat_map(|placement| &placement.holds) {
+        for holder in draft.cluster.chip(&hold.chip).into_iter().flat_map(|chip| &chip.holds) {
+            if let Some(LeaseState::Revoking { deadline, .. }) = draft.cluster.lease(holder.lease).map(|l| &l.state) {
+                last = last.max(*deadline);
+            }
+        }
+    }
+    let choice = plan.choice();
     for (lease, deadline) in deadlines {
         let cause = Cause::Preempt { for_job: job };
-        draft.emit(Event::LeaseRevoked { lease, cause: cause.clone(), deadline });
+        draft.revoke(lease, &cause, deadline);
         if deadline <= now {
             let next = after(&cause);
-            draft.emit(Event::LeaseEnded { lease, cause, next });
+            draft.end_lease(lease, cause, next);
         }
     }
     draft.emit(Event::ClaimMade {
@@ -27,6 +36,7 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
         placements: plan.placements,
         victims: plan.victims.into_iter().collect(),
         deadline: last + draft.cluster.policy.bounds.claim,
+        choice,
     });
 }
 

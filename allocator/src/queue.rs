@@ -35,7 +35,7 @@ impl Shape {
         Shape {
             priority: spec.priority,
             kind: spec.kind,
-            replicas: spec.replicas,
+            replicas: spec.gang(),
             demand: spec.demand,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
@@ -136,6 +136,11 @@ impl Queue {
     /// Something was freed: every shape is worth trying again.
     pub fn supply_grew(&mut self) {
         self.supply += 1;
+    }
+
+    /// How often something was freed.
+    pub(crate) fn supply(&self) -> u64 {
+        self.supply
     }
 
     /// Marks the job's shape as tried in vain at the present supply.

@@ -3,8 +3,8 @@
 use crate::cluster::{Claim, Cluster, Timer};
 use crate::fleet::{ChipHold, Node};
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy, Quarantine,
-    SessionId, Timestamp,
+    ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy, Quarantine, SessionId,
+    Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -108,8 +108,10 @@ impl Snapshot {
             ..Cluster::default()
         };
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
-        for job in self.jobs {
+        for mut job in self.jobs {
             *cluster.priorities.entry(job.spec.priority).or_default() += 1;
+            // The leases say which of them are extra.
+            job.extras.clear();
             cluster.jobs.insert(job.id, job);
         }
         let still_held: BTreeSet<(ChipId, LeaseId)> =
@@ -134,6 +136,9 @@ impl Snapshot {
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
         }
+        cluster.recount_stakes();
+        let elastic: Vec<JobId> = cluster.jobs.values().filter(|job| job.spec.is_elastic()).map(|job| job.id).collect();
+        elastic.into_iter().for_each(|job| cluster.resize(job));
         Ok(cluster)
     }
 }
@@ -197,10 +202,11 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
     if let Some(due) = lease.next_due() {
         cluster.timers.insert((due, Timer::Lease(lease.id)));
     }
-    if lease.state == LeaseState::Active
-        && let Some(job) = cluster.jobs.get(&lease.job).filter(|job| job.spec.preemptible)
+    if lease.extra
+        && live
+        && let Some(job) = cluster.jobs.get_mut(&lease.job)
     {
-        cluster.preemptible.insert((job.spec.priority, lease.id));
+        job.extras.insert(lease.id);
     }
     cluster.leases.insert(lease.id, lease);
     Ok(())

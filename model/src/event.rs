@@ -18,6 +18,41 @@ pub enum Next {
     Pending,
     /// Over, with this outcome.
     Ended(Outcome),
+    /// Goes on with its base lease: only an extra replica is gone.
+    Unchanged,
+}
+
+/// What taking leases costs those who hold them. Ordered: the least work lost, then the fewest gangs broken, then the
+/// newest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct EvictionCost {
+    /// Slot-milliseconds of work lost and of restarts paid.
+    pub lost: u64,
+    /// Gangs broken; a job that only shrinks is not.
+    pub gangs: u32,
+    /// Sum of the leases' ages, milliseconds.
+    pub age: u64,
+}
+
+impl EvictionCost {
+    /// The cost of both.
+    pub fn plus(self, other: EvictionCost) -> EvictionCost {
+        EvictionCost {
+            lost: self.lost.saturating_add(other.lost),
+            gangs: self.gangs.saturating_add(other.gangs),
+            age: self.age.saturating_add(other.age),
+        }
+    }
+}
+
+/// Why these leases were taken and not others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Choice {
+    /// What the chosen evictions cost.
+    pub cost: EvictionCost,
+    /// The next best set of leases, and its cost, if another would have done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner_up: Option<(Vec<LeaseId>, EvictionCost)>,
 }
 
 /// Why a claim was given up.
@@ -111,6 +146,11 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// The job reported a checkpoint: an eviction loses only what came after.
+    JobCheckpointed {
+        /// The job.
+        job: JobId,
+    },
     /// A job that held no lease ended.
     JobEnded {
         /// The job.
@@ -128,6 +168,9 @@ pub enum Event {
         victims: Vec<LeaseId>,
         /// When the claim is given up.
         deadline: Timestamp,
+        /// What the evictions cost, and the next best choice; `None` when nobody was evicted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        choice: Option<Choice>,
     },
     /// A claim was given up whole; the job keeps its place.
     ClaimDropped {
@@ -150,6 +193,9 @@ pub enum Event {
         expires_at: Option<Timestamp>,
         /// When it ends whatever happens.
         ends_at: Option<Timestamp>,
+        /// Whether it is an extra replica of an elastic job that holds its base lease already.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        extra: bool,
     },
     /// A node's agent confirmed its part of a lease.
     LeaseConfirmed {
@@ -200,6 +246,7 @@ impl Event {
             Event::ChipRestored { .. } => "chip_restored",
             Event::JobSubmitted { .. } => "job_submitted",
             Event::JobStarted { .. } => "job_started",
+            Event::JobCheckpointed { .. } => "job_checkpointed",
             Event::JobEnded { .. } => "job_ended",
             Event::ClaimMade { .. } => "claim_made",
             Event::ClaimDropped { .. } => "claim_dropped",

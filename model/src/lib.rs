@@ -13,9 +13,9 @@ pub mod policy;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
-pub use event::{ClaimDrop, Event, Next};
+pub use event::{Choice, ClaimDrop, Event, EvictionCost, Next};
 pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
-pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};
+pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, PreemptionBudget, Same, SameLevel, Unfit, Workload};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
 pub use node::NodeFacts;
 pub use policy::{Bounds, Policy, PriorityClass};

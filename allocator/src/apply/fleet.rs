@@ -68,6 +68,7 @@ impl Cluster {
             self.fleet.append_pools(node);
         } else if rebuild {
             self.fleet.rebuild_pools();
+            self.recount_stakes();
         }
         self.node_changed(node);
         self.queue.supply_grew();
@@ -112,6 +113,7 @@ impl Cluster {
         self.touched.chip_facts.insert(chip.clone());
         self.touched.chips.insert(chip.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
         self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
@@ -139,6 +141,7 @@ impl Cluster {
     pub(super) fn node_changed(&mut self, node: NodeIx) {
         self.touched.nodes.insert(self.fleet.nodes[node].id.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
     }
 
     pub(super) fn orders_changed(&mut self, node: NodeIx) {

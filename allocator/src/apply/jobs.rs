@@ -16,6 +16,10 @@ impl Cluster {
             state: JobState::Pending,
             attempt: 0,
             preemptions: 0,
+            evictions: Vec::new(),
+            checkpointed_at: None,
+            extras: BTreeSet::new(),
+            given_back: 0,
             changed_at: at,
             revision: 1,
         };
@@ -37,6 +41,16 @@ impl Cluster {
         }
     }
 
+    pub(super) fn on_checkpointed(&mut self, at: Timestamp, id: JobId) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        let Some(lease) = job.state.lease() else { return Err(format!("job {id} holds no lease")) };
+        job.checkpointed_at = Some(at);
+        job.revision += 1;
+        self.reprice_base(lease);
+        self.touched.jobs.insert(id);
+        Ok(())
+    }
+
     pub(super) fn on_job_ended(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
         match self.jobs.get(&id).map(|job| &job.state) {
             Some(JobState::Pending) => {
@@ -52,6 +66,7 @@ impl Cluster {
     pub(super) fn end_job(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
         let mut job = self.jobs.remove(&id).ok_or_else(|| format!("no job {id}"))?;
         self.queue.remove(&job.spec, job.place);
+        self.growth.forget(id);
         if let Some(count) = self.priorities.get_mut(&job.spec.priority) {
             *count -= 1;
             if *count == 0 {
@@ -124,7 +139,10 @@ impl Cluster {
             }
             nodes.insert(node);
         }
-        nodes.into_iter().for_each(|node| self.fleet.recount_node(node));
+        for node in nodes {
+            self.fleet.recount_node(node);
+            self.recount_stakes_of(node);
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::Applied;
 use crate::cluster::{Cluster, Timer};
 use crate::fleet::{ChipHold, ChipIx, NodeIx};
-use chiptide_model::{Cause, ChipId, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
+use chiptide_model::{Cause, ChipId, JobId, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
 use std::collections::BTreeSet;
 
 impl Cluster {
@@ -22,6 +22,7 @@ impl Cluster {
         self.leave_node_if_empty(node, lease);
         self.orders_changed(node);
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
         self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
@@ -48,6 +49,7 @@ impl Cluster {
             .iter()
             .any(|id| self.nodes_by_id.get(id).is_some_and(|&ix| self.fleet.nodes[ix].leases.contains(&lease)));
         if !elsewhere && let Some(record) = self.leases.remove(&lease) {
+            self.stakes.remove(lease);
             self.touched.leases.remove(&lease);
             self.touched.vacated_leases.insert(lease, record);
         }
@@ -55,25 +57,49 @@ impl Cluster {
 
     pub(super) fn on_granted(&mut self, lease: Lease) -> Applied {
         let (id, job_id, at) = (lease.id, lease.job, lease.granted_at);
+        if lease.extra {
+            return self.on_extra_granted(lease);
+        }
         let job = self.jobs.get_mut(&job_id).ok_or_else(|| format!("no job {job_id}"))?;
         if job.state != JobState::Pending || lease.attempt != job.attempt + 1 {
             return Err(format!("job {job_id} cannot take lease {id}"));
         }
-        job.attempt = lease.attempt;
+        (job.attempt, job.given_back) = (lease.attempt, 0);
         self.queue.remove(&job.spec, job.place);
-        if job.spec.preemptible {
-            self.preemptible.insert((job.spec.priority, id));
-        }
         if self.claims.contains_key(&job_id) {
             self.drop_claim(job_id)?;
         }
+        self.add_lease(lease)?;
+        self.set_state(at, job_id, JobState::Leased { lease: id })?;
+        self.resize(job_id);
+        Ok(())
+    }
+
+    /// One more replica for an elastic job that holds its base lease. The job's state does not change.
+    fn on_extra_granted(&mut self, lease: Lease) -> Applied {
+        let (id, job_id) = (lease.id, lease.job);
+        let job = self.jobs.get_mut(&job_id).ok_or_else(|| format!("no job {job_id}"))?;
+        if job.state.lease().is_none() || lease.attempt != job.attempt || job.replicas_held() >= job.spec.replicas {
+            return Err(format!("job {job_id} cannot take extra lease {id}"));
+        }
+        job.extras.insert(id);
+        job.revision += 1;
+        self.touched.jobs.insert(job_id);
+        self.add_lease(lease)?;
+        self.resize(job_id);
+        Ok(())
+    }
+
+    fn add_lease(&mut self, lease: Lease) -> Applied {
+        let id = lease.id;
         self.hold_chips(&lease)?;
         if let Some(due) = lease.next_due() {
             self.timers.insert((due, Timer::Lease(id)));
         }
-        self.leases.insert(id, lease);
         self.touched.leases.insert(id);
-        self.set_state(at, job_id, JobState::Leased { lease: id })
+        self.leases.insert(id, lease);
+        self.restand_lease(id);
+        Ok(())
     }
 
     /// Puts a lease's holds on its chips and sets its CPU and memory aside.
@@ -131,11 +157,24 @@ impl Cluster {
     pub(super) fn on_revoked(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, deadline: Timestamp) -> Applied {
         self.change_lease(id, |lease| lease.state = LeaseState::Revoking { cause: cause.clone(), deadline })?;
         let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?;
-        let (job, nodes) = (lease.job, self.nodes_of(lease));
+        let (job, extra, nodes) = (lease.job, lease.extra, self.nodes_of(lease));
         nodes.into_iter().for_each(|node| self.orders_changed(node));
-        let spec = self.jobs.get(&job).ok_or_else(|| format!("no job {job}"))?.spec.clone();
-        self.preemptible.remove(&(spec.priority, id));
-        self.set_state(at, job, JobState::Preempting { lease: id, deadline })
+        self.restand_lease(id);
+        if extra {
+            self.resize(job);
+            return self.revise_job(job);
+        }
+        self.set_state(at, job, JobState::Preempting { lease: id, deadline })?;
+        self.resize(job);
+        Ok(())
+    }
+
+    /// Something about the job changed that is not its state.
+    fn revise_job(&mut self, id: JobId) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        job.revision += 1;
+        self.touched.jobs.insert(id);
+        Ok(())
     }
 
     pub(super) fn on_lease_ended(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, next: &Next) -> Applied {
@@ -155,15 +194,29 @@ impl Cluster {
             self.touched.chips.insert(hold.chip.clone());
         }
         self.nodes_of(&lease).into_iter().for_each(|node| self.orders_changed(node));
-        let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
-        self.preemptible.remove(&(spec.priority, id));
+        self.restand_lease(id);
+        let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
+        if lease.extra != (*next == Next::Unchanged) || (!lease.extra && !job.extras.is_empty()) {
+            return Err(format!("job {} holds {} extra replicas, and lease {id} ends", job.id, job.extras.len()));
+        }
         match next {
             Next::Ended(outcome) => self.end_job(at, lease.job, outcome.clone()),
+            Next::Unchanged => {
+                job.extras.remove(&id);
+                job.given_back += u32::from(*cause == Cause::Released);
+                self.revise_job(lease.job)?;
+                self.resize(lease.job);
+                Ok(())
+            }
             Next::Pending => {
+                if matches!(cause, Cause::Preempt { .. }) {
+                    job.preemptions += 1;
+                    job.note_eviction(at);
+                }
+                let (spec, place) = (job.spec.clone(), job.place);
                 self.set_state(at, lease.job, JobState::Pending)?;
-                let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
-                job.preemptions += u32::from(matches!(cause, Cause::Preempt { .. }));
-                self.queue.insert(&spec, job.place, lease.job);
+                self.resize(lease.job);
+                self.queue.insert(&spec, place, lease.job);
                 self.queue.supply_grew();
                 Ok(())
             }

@@ -33,11 +33,13 @@ impl Cluster {
     /// Applies the next event of the log, which happened at `at`.
     pub fn apply(&mut self, at: Timestamp, event: &Event) -> Result<(), Unfounded> {
         self.seq += 1;
+        self.ripen(at);
         let applied = match event {
             Event::LeaderTookOver { epoch } => self.on_took_over(at, *epoch),
             Event::PolicyApplied { policy } => {
                 self.policy = policy.clone();
                 self.touched.policy = true;
+                self.recount_stakes();
                 Ok(())
             }
             Event::NodeRegistered { node, session, boot_id, facts, chips } => {
@@ -65,23 +67,27 @@ impl Cluster {
             Event::ChipVacated { chip, lease, .. } => self.on_vacated(chip, *lease),
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
+            Event::JobCheckpointed { job } => self.on_checkpointed(at, *job),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
-            Event::ClaimMade { job, placements, victims, deadline } => {
+            Event::ClaimMade { job, placements, victims, deadline, choice: _ } => {
                 let (placements, victims) = (placements.clone(), victims.clone());
                 self.on_claim(*job, Claim { placements, victims, since: at, deadline: *deadline })
             }
             Event::ClaimDropped { job, .. } => self.on_claim_dropped(*job),
-            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at } => self.on_granted(Lease {
-                id: *lease,
-                job: *job,
-                attempt: *attempt,
-                placements: placements.clone(),
-                granted_at: at,
-                expires_at: *expires_at,
-                ends_at: *ends_at,
-                state: LeaseState::Active,
-                confirmed: BTreeSet::new(),
-            }),
+            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at, extra } => {
+                self.on_granted(Lease {
+                    id: *lease,
+                    job: *job,
+                    attempt: *attempt,
+                    extra: *extra,
+                    placements: placements.clone(),
+                    granted_at: at,
+                    expires_at: *expires_at,
+                    ends_at: *ends_at,
+                    state: LeaseState::Active,
+                    confirmed: BTreeSet::new(),
+                })
+            }
             Event::LeaseConfirmed { lease, node } => self.change_lease(*lease, |lease| {
                 lease.confirmed.insert(node.clone());
             }),
