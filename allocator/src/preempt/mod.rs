@@ -37,6 +37,17 @@ const PLACES_SEARCHED_WELL: usize = 64;
 /// Finds the cheapest way to make room for a gang by taking leases that it has a right to, or `None`. Chips of leases
 /// that are leaving anyway cost nothing.
 pub(crate) fn choose(cluster: &Cluster, searches: &mut Searches, shape: &Shape, now: Timestamp) -> Option<Plan> {
+    choose_by(cluster, searches, shape, now, true)
+}
+
+/// As [`choose`]; without `search_well` as it is where leases are too many to compare every set of them.
+pub(crate) fn choose_by(
+    cluster: &Cluster,
+    searches: &mut Searches,
+    shape: &Shape,
+    now: Timestamp,
+    search_well: bool,
+) -> Option<Plan> {
     let rights = Rights::of(cluster, shape, now);
     let stakes = &cluster.stakes;
     let admits = |rank| rights.admits(rank).is_some();
@@ -54,7 +65,7 @@ pub(crate) fn choose(cluster: &Cluster, searches: &mut Searches, shape: &Shape, 
         }
         match shape.same {
             Some(Same { level, required: true }) => found.extend(in_one_place(&question, reach, &gang, level, &scope)),
-            _ => found.extend(plan::find(&question, reach, &gang, &scope, None, true)),
+            _ => found.extend(plan::find(&question, reach, &gang, &scope, None, search_well)),
         }
     }
     // Stable: among equals the class that the job prefers.

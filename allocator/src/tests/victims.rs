@@ -7,6 +7,8 @@ use chiptide_model::{
     Cause, ChipDemand, Event, EvictionCost, JobId, Lease, LeaseId, Millis, PreemptionBudget, SLOTS_PER_CHIP,
 };
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn choose(world: &World, shape: &Shape) -> Option<Plan> {
@@ -72,14 +74,15 @@ fn holdings(most: usize) -> impl Strategy<Value = Vec<Holding>> {
     prop::collection::vec(one, 1..most)
 }
 
-/// A small fleet held by these, all of them of low priority.
+/// A small fleet held by these, all of them of low priority, each lower than the one before, so that none takes another's
+/// extra replicas.
 fn held_by(holdings: Vec<Holding>, leases_max: usize) -> World {
     let mut world = world().node("n1", 4).node("n2", 4).node("n3", 3);
     for (number, held) in holdings.into_iter().enumerate() {
         if world.draft.leases().count() + held.replicas as usize > leases_max {
             break;
         }
-        let ask = job(&format!("low-{number}")).priority(LOW).replicas(held.replicas);
+        let ask = job(&format!("low-{number}")).priority(LOW - number as i32).replicas(held.replicas);
         let ask = if held.share { ask.share(held.chips * SLOTS_PER_CHIP / 4) } else { ask.chips(held.chips) };
         world.submit(ask.with(|spec| spec.replicas_min = held.elastic.then_some(1))).expect("accepted");
         world.after(&format!("{}s", held.seconds));
@@ -88,7 +91,7 @@ fn held_by(holdings: Vec<Holding>, leases_max: usize) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn no_other_choice_costs_less(
@@ -145,8 +148,11 @@ proptest! {
             world.nodes_report();
             world.after("15s");
             quiet = if world.log.len() == before { quiet + 1 } else { 0 };
+            if quiet > 20 {
+                break;
+            }
         }
-        prop_assert!(quiet > 10, "still busy after 50 minutes: {}", world.story());
+        prop_assert!(quiet > 20, "still busy after 50 minutes: {}", world.story());
         prop_assert!(circle(&world.log[began..]).is_none());
     }
 }
@@ -178,6 +184,33 @@ fn circle(log: &[(chiptide_model::Timestamp, Event)]) -> Option<JobId> {
         seen
     };
     took_from.keys().copied().find(|job| reached(*job).contains(job))
+}
+
+/// What is lost by not looking at every set of leases, as on a large fleet: seldom anything, and not much.
+#[test]
+fn a_greedy_plan_is_seldom_dearer_than_the_best() {
+    let mut runner = TestRunner::deterministic();
+    let (mut plans, mut dearer, mut best, mut greedy) = (0u32, 0u32, 0u64, 0u64);
+    let strategy = (holdings(12), 1..5u16, 1..5u32);
+    for _ in 0..300 {
+        let (holdings, chips, replicas) = strategy.new_tree(&mut runner).expect("a value").current();
+        let world = held_by(holdings, 14);
+        let shape = Shape::of(&job("high").priority(HIGH).chips(chips).replicas(replicas).spec());
+        let by = |search_well| {
+            let mut searches = preempt::Searches::default();
+            preempt::choose_by(&world.draft, &mut searches, &shape, world.now, search_well).map(|plan| plan.cost)
+        };
+        let (Some(well), Some(fast)) = (by(true), by(false)) else {
+            assert_eq!(by(true), by(false), "one finds a plan and the other does not");
+            continue;
+        };
+        assert!(fast >= well);
+        (plans, dearer) = (plans + 1, dearer + u32::from(fast.lost > well.lost));
+        (best, greedy) = (best + well.lost, greedy + fast.lost);
+    }
+    println!("{dearer} of {plans} greedy plans lose more, {greedy} in all, the best {best}");
+    assert!(plans > 100 && dearer * 20 <= plans, "{dearer} of {plans} greedy plans lose more");
+    assert!(greedy * 100 <= best * 105, "greedy plans lose {greedy}, the best {best}");
 }
 
 #[test]
