@@ -7,8 +7,10 @@ use chiptide_model::EvictionCost;
 
 /// Most leases of which every set may be looked at.
 pub(crate) const LEASES_MAX: usize = 16;
-/// Most sets looked at.
-const SETS_MAX: usize = 8192;
+/// Most sets looked at where these are all the leases there are.
+pub(crate) const SETS_OF_ALL: usize = 8192;
+/// Most sets looked at of the leases that plans have named.
+pub(crate) const SETS_OF_NAMED: usize = 256;
 
 struct Search<'f, 'a> {
     field: &'f mut Field<'a>,
@@ -28,12 +30,13 @@ pub(crate) fn cheapest(
     mut leases: Vec<HolderIx>,
     replicas: u64,
     bound: Option<EvictionCost>,
+    sets_max: usize,
 ) -> Option<(EvictionCost, Vec<HolderIx>)> {
     let question = field.question;
     let order = |holder: &HolderIx| (question.cost(*holder), question.stakes.holders[*holder as usize].lease);
     leases.sort_by_key(order);
     leases.truncate(LEASES_MAX);
-    let mut search = Search { field, leases, replicas, chosen: Vec::new(), best: None, bound, left: SETS_MAX };
+    let mut search = Search { field, leases, replicas, chosen: Vec::new(), best: None, bound, left: sets_max };
     search.from(0);
     search.best
 }
@@ -64,6 +67,10 @@ impl Search<'_, '_> {
         }
         for next in at..self.leases.len() {
             let holder = self.leases[next];
+            // Those after it cost no less.
+            if self.bound.is_some_and(|bound| cost.plus(self.field.question.cost(holder)) >= bound) {
+                return;
+            }
             self.field.evict(holder);
             self.chosen.push(holder);
             self.from(next + 1);

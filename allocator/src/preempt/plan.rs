@@ -1,6 +1,6 @@
 //! From a search to a plan: the best set of victims of one scope, the next best, and the chips the gang will get.
 
-use super::exact::{self, LEASES_MAX};
+use super::exact::{self, LEASES_MAX, SETS_OF_ALL, SETS_OF_NAMED};
 use super::field::{Field, Question};
 use super::greedy::{By, gather, opening_bids};
 use super::price::Scratch;
@@ -97,7 +97,7 @@ pub(crate) fn find(
     let mut best = search.greedy(None);
     let leases = search.leases(&pools, if search_well { LEASES_MAX } else { 0 });
     if let Some(leases) = &leases
-        && let Some(exact) = search.exact(leases.clone(), best.as_ref())
+        && let Some(exact) = search.exact(leases.clone(), best.as_ref(), SETS_OF_ALL)
     {
         best = Some(exact);
     }
@@ -107,7 +107,7 @@ pub(crate) fn find(
         let mut core: Vec<HolderIx> = best.1.clone();
         core.extend(runner_up.iter().flat_map(|(_, victims)| victims).filter(|victim| !best.1.contains(victim)));
         if core.len() <= LEASES_MAX
-            && let Some(exact) = search.exact(core, Some(&best))
+            && let Some(exact) = search.exact(core, Some(&best), SETS_OF_NAMED)
         {
             runner_up = Some(std::mem::replace(&mut best, exact));
         }
@@ -199,10 +199,10 @@ impl Search<'_> {
     }
 
     /// A cheaper set of these leases than the best known, if there is one and the job may take it.
-    fn exact(&self, leases: Vec<HolderIx>, best: Option<&Set>) -> Option<Set> {
+    fn exact(&self, leases: Vec<HolderIx>, best: Option<&Set>, sets_max: usize) -> Option<Set> {
         let mut field = self.start.clone();
         let bound = best.map(|(cost, _)| *cost).or(self.at_most);
-        let (cost, victims) = exact::cheapest(&mut field, leases, self.replicas, bound)?;
+        let (cost, victims) = exact::cheapest(&mut field, leases, self.replicas, bound, sets_max)?;
         let question = self.start.question;
         let mut rights = question.rights.clone();
         let lease = |victim: &HolderIx| question.cluster.lease(question.stakes.holders[*victim as usize].lease);
