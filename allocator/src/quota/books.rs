@@ -168,15 +168,6 @@ impl Cluster {
         Rank { entitled, priority: shape.priority, shares: Reverse(self.ledger.shares(queue, now)) }
     }
 
-    /// Whether a job of this shape goes before another, whatever their shares are.
-    pub(crate) fn outranks(&self, shape: &Shape, other: JobId, now: Timestamp) -> bool {
-        let standing = |shape: &Shape| {
-            let rank = self.rank(shape, now);
-            (rank.entitled, rank.priority)
-        };
-        self.job(other).is_some_and(|other| standing(shape) > standing(&Shape::of(&other.spec)))
-    }
-
     /// What the quota has against these placements for a job of this shape, once these leases have left.
     pub(crate) fn quota_against(
         &self,
