@@ -7,7 +7,7 @@ use super::standing::{QuotaBlock, Standing};
 use crate::cluster::Cluster;
 use crate::queue::Shape;
 use chiptide_model::{
-    CalendarReservation, ChipDemand, DeviceClass, Holder, JobId, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
+    CalendarReservation, ChipDemand, DeviceClass, Holder, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
     Timestamp,
 };
 use std::cmp::Reverse;
