@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::queue::Shape;
 use crate::touched::Touched;
 use chiptide_model::{
-    CalendarReservation, ChipDemand, DeviceClass, Holder, JobId, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
+    CalendarReservation, ChipDemand, DeviceClass, Holder, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
     Timestamp,
 };
 use std::cmp::Reverse;
@@ -168,15 +168,6 @@ impl Cluster {
             classes.filter_map(|class| self.asks_on(shape, class)).any(|asks| standing.is_entitled(queue, &asks))
         };
         Rank { entitled, priority: shape.priority, shares: Reverse(self.ledger.shares(queue, now)) }
-    }
-
-    /// Whether a job of this shape goes before another, whatever their shares are.
-    pub(crate) fn outranks(&self, shape: &Shape, other: JobId, now: Timestamp) -> bool {
-        let standing = |shape: &Shape| {
-            let rank = self.rank(shape, now);
-            (rank.entitled, rank.priority)
-        };
-        self.job(other).is_some_and(|other| standing(shape) > standing(&Shape::of(&other.spec)))
     }
 
     /// What the quota has against these placements for a job of this shape, once these leases have left.
