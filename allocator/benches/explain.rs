@@ -72,7 +72,7 @@ fn running(id: usize, n: usize, first: usize, chips: usize) -> (Job, Lease) {
         cpu_milli: 0,
         memory_mib: 0,
     };
-    let ends_at = (id % 3 == 0).then(|| Timestamp(NOW.0 + 1_000_000 + (id as i64 * 104_729) % 80_000_000));
+    let ends_at = id.is_multiple_of(3).then(|| Timestamp(NOW.0 + 1_000_000 + (id as i64 * 104_729) % 80_000_000));
     let lease = Lease {
         id: lease,
         job,
