@@ -1,7 +1,9 @@
 //! Why a job waits, who is in its way, what would help and when it may start; for a job that holds chips, how safe they
 //! are. Computed on demand from the cluster as it is; a round never pays for it.
 
+mod ahead;
 mod holders;
+mod in_the_way;
 mod quota;
 mod reason;
 mod sentence;

@@ -2,6 +2,7 @@
 //! something else, nodes that come back, leases that end, chips that are added.
 
 use super::holders::Holder;
+use super::in_the_way;
 use super::quota;
 use super::reason::Reason;
 use super::shortage::{replicas_that_fit, would_start};
@@ -13,7 +14,7 @@ use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
 use crate::room::Need;
-use crate::{consolidate, place, preempt};
+use crate::{consolidate, place};
 use chiptide_model::{Cost, DeviceClass, JobId, Lease, LeaseId, LeaseState, NodeId, SLOTS_PER_CHIP, Timestamp};
 
 /// Leases or nodes named in one way out; the rest are counted.
@@ -307,14 +308,8 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 
 /// The cheapest leases whose end would make room, whether or not they may be taken, and why each is not.
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
-    // What leaves by itself costs nothing.
-    let cost = |lease: &Lease| match lease.is_active() {
-        true => preempt::cost_of(cluster, lease, now),
-        false => preempt::Cost::default(),
-    };
-    let costs = cluster.leases().filter(|lease| lease.is_live()).map(|lease| (lease.id, cost(lease))).collect();
-    let plan = preempt::cheapest(cluster, shape, &costs, &[])?;
-    let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
+    let (leases, cost) = in_the_way::cheapest(cluster, shape, now)?;
+    let leases: Vec<&Lease> = leases.iter().filter_map(|id| cluster.lease(*id)).collect();
     let rights = Rights::of(cluster, shape, now);
     let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);
     // Leases that leave by themselves are the business of waiting.
@@ -325,7 +320,7 @@ fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unbloc
     let mut named: Vec<InTheWay> = leases.iter().filter_map(named).collect();
     named.sort_by_key(|lease| (lease.spared == Spared::NotEnough, std::cmp::Reverse(lease.holder.slots)));
     named.truncate(NAMED_MAX);
-    let cost = Cost { lost_slot_ms: plan.cost.lost, gangs: plan.cost.leases, age_ms: plan.cost.age };
+    let cost = Cost { lost_slot_ms: cost.lost, gangs: cost.leases, age_ms: cost.age };
     Some(Unblocker::EndLeases { leases: named, count: leases.len() as u64, cost })
 }
 
