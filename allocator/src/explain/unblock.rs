@@ -9,12 +9,12 @@ use super::start::Rehearsal;
 use crate::cluster::Cluster;
 use crate::fleet::{NodeIx, PoolFree};
 use crate::place::Scope;
-use crate::preempt::{CostBasis, Stand};
+use crate::preempt::{self, CostBasis, Stand};
 use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
 use crate::room::Need;
-use crate::{consolidate, place, preempt};
+use crate::{consolidate, place};
 use chiptide_model::{Cost, DeviceClass, JobId, Lease, LeaseId, LeaseState, NodeId, SLOTS_PER_CHIP, Timestamp};
 
 /// Leases or nodes named in one way out; the rest are counted.
