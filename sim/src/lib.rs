@@ -23,3 +23,5 @@ pub mod scheduler;
 pub mod scripted_node;
 pub mod single_chip;
 pub mod table;
+pub mod tide;
+pub mod virtual_cluster;
