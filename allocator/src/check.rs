@@ -191,7 +191,27 @@ fn totals_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
     if cluster.vacating != holds().filter(|hold| hold.vacate_by.is_some()).count() {
         found.push(broken("books", format!("{} holds said to be vacating", cluster.vacating)));
     }
+    ledger_is_sound(cluster, found);
     if cluster.priorities.values().sum::<usize>() != cluster.jobs.len() {
         found.push(broken("books", "the count of live jobs by priority is wrong".into()));
+    }
+}
+
+/// Counts every queue's holdings anew, and compares them with its limit.
+fn ledger_is_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
+    let mut recount = cluster.ledger.clone();
+    cluster.charge_all(&mut recount);
+    for (account, counted) in cluster.ledger.accounts.iter().zip(&recount.accounts) {
+        let name = &account.name;
+        if (&account.used, &account.leaving, &account.firm) != (&counted.used, &counted.leaving, &counted.firm) {
+            found.push(broken("books", format!("the account of queue {name} does not count what its jobs hold")));
+        }
+        for (column, limit) in account.limit.iter().enumerate() {
+            let Some(limit) = limit.map(|limit| limit.max(account.tolerated[column])) else { continue };
+            let held = account.settled(column);
+            if held > limit {
+                found.push(broken("I9", format!("queue {name} holds {held} slots of column {column}, limit {limit}")));
+            }
+        }
     }
 }

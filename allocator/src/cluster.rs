@@ -2,8 +2,9 @@
 
 use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
 use crate::queue::Queue;
+use crate::quota::Ledger;
 use crate::touched::Touched;
-use chiptide_model::{ChipId, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
+use chiptide_model::{ChipId, Choice, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,8 @@ pub struct Claim {
     pub since: Timestamp,
     /// When it is given up.
     pub deadline: Timestamp,
+    /// Why these leases were taken and no others.
+    pub choice: Choice,
 }
 
 /// Something the clock will do.
@@ -46,6 +49,7 @@ pub struct Cluster {
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) claims: BTreeMap<JobId, Claim>,
     pub(crate) queue: Queue,
+    pub(crate) ledger: Ledger,
     pub(crate) nodes_by_id: FxHashMap<NodeId, NodeIx>,
     pub(crate) chips_by_id: FxHashMap<ChipId, ChipIx>,
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
@@ -58,6 +62,8 @@ pub struct Cluster {
     /// Claims to look at in the next round.
     pub(crate) claims_to_check: BTreeSet<JobId>,
     pub(crate) touched: Touched,
+    /// When the last round was; budgets that were released since may let a waiting job preempt.
+    pub(crate) looked_at: Timestamp,
 }
 
 impl PartialEq for Cluster {
@@ -72,6 +78,7 @@ impl PartialEq for Cluster {
             && self.leases == other.leases
             && self.claims == other.claims
             && self.queue == other.queue
+            && self.ledger == other.ledger
             && self.timers == other.timers
             && self.priorities == other.priorities
             && self.preemptible == other.preemptible
@@ -110,6 +117,11 @@ impl Cluster {
         self.claims.iter()
     }
 
+    /// Leases that may be preempted, as far as that is up to their jobs.
+    pub(crate) fn preemptible_leases(&self) -> impl Iterator<Item = &Lease> {
+        self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
+    }
+
     /// A node by name.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes_by_id.get(id).map(|&ix| &self.fleet.nodes[ix])
@@ -132,7 +144,8 @@ impl Cluster {
 
     /// When the clock next has something to do, if anything.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        let waited_for = if self.queue.is_empty() { None } else { self.ledger.next_release(self.looked_at) };
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(waited_for).min()
     }
 
     /// Whether a job of lower priority than this is live, so that preempting or keeping chips could matter.

@@ -4,7 +4,7 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{expire, place, preempt, promise, register, report};
+use crate::{expire, place, promise, register, report, serve};
 use chiptide_model::{Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, Timestamp, Unfit};
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
@@ -34,7 +34,7 @@ pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Deci
     let answers = commands.into_iter().map(|command| draft.handle(command)).collect();
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
-    draft.serve_waiting();
+    serve::waiting(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }
 }
@@ -138,33 +138,5 @@ impl Draft<'_> {
 
     fn live_lease(&self, id: LeaseId) -> Result<&Lease, Refusal> {
         self.cluster.lease(id).filter(|lease| lease.is_live()).ok_or(Refusal::NoSuchLease(id))
-    }
-
-    /// Serves whoever waits, in order: places, else preempts, else marks the shape as tried.
-    fn serve_waiting(&mut self) {
-        let mut walk = self.cluster.queue.walk();
-        while let Some(step) = walk.step() {
-            let shape = self.cluster.queue.shape(&step);
-            if let Some(placements) = place::find(self.cluster, shape) {
-                self.grant(step.job, placements);
-                walk.next_of_shape(&self.cluster.queue, &step);
-                continue;
-            }
-            let plan = if self.cluster.anyone_below(shape.priority) {
-                preempt::choose(self.cluster, shape, self.now())
-            } else {
-                None
-            };
-            match plan {
-                Some(plan) => {
-                    promise::make(self, step.job, plan);
-                    walk.next_of_shape(&self.cluster.queue, &step);
-                }
-                None => {
-                    let shape = shape.clone();
-                    self.cluster.queue.shape_failed(&shape);
-                }
-            }
-        }
     }
 }

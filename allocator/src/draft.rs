@@ -68,7 +68,7 @@ impl<'a> Draft<'a> {
 pub(crate) fn after(cause: &Cause) -> Next {
     let failed = |reason: &str| Next::Ended(Outcome::Failed { reason: reason.into() });
     match cause {
-        Cause::Preempt { .. } | Cause::Fault { .. } | Cause::Released => Next::Pending,
+        Cause::Preempt { .. } | Cause::Reclaim { .. } | Cause::Fault { .. } | Cause::Released => Next::Pending,
         Cause::MaxDuration => failed("max_duration"),
         Cause::Expired => failed("lease_expired"),
         Cause::Cancelled => Next::Ended(Outcome::Cancelled),

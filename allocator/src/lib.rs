@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod place;
 pub mod preempt;
 pub mod queue;
+pub mod quota;
 pub mod register;
 pub mod report;
 pub mod restore;
@@ -27,6 +28,8 @@ pub mod touched;
 mod draft;
 mod expire;
 mod promise;
+mod rights;
+mod serve;
 
 pub use apply::Unfounded;
 pub use check::{Violation, check, check_touched};
@@ -34,6 +37,7 @@ pub use cluster::{Claim, Cluster};
 pub use command::{Ack, Command, NewJob, Refusal, Report};
 pub use decide::{Decision, Round, decide};
 pub use explain::{Reason, explain};
+pub use quota::{ColumnUse, PastUse, QueueUse, QuotaShortage};
 pub use restore::Snapshot;
 pub use touched::Touched;
 

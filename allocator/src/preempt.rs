@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{ChipIx, PoolIx};
 use crate::place::{Scope, class_scopes, find_within, places};
 use crate::queue::Shape;
+use crate::rights::Rights;
 use crate::room::{Need, Room};
 use chiptide_model::{ChipDemand, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same, Timestamp};
 use std::cmp::Reverse;
@@ -29,13 +30,18 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    fn plus(self, other: Cost) -> Cost {
+    pub(crate) fn plus(self, other: Cost) -> Cost {
         Cost {
             lost: self.lost.saturating_add(other.lost),
             leases: self.leases + other.leases,
             age: self.age.saturating_add(other.age),
         }
     }
+}
+
+/// What evicting a lease now would cost.
+pub(crate) fn cost_of(cluster: &Cluster, lease: &Lease, now: Timestamp) -> Cost {
+    Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 }
 }
 
 /// A way to make room.
@@ -49,7 +55,7 @@ pub(crate) struct Plan {
 /// Finds the cheapest way to make room for a gang by evicting leases of strictly lower priority, or `None`. Chips that
 /// ended leases have yet to vacate cost nothing.
 pub(crate) fn choose(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Plan> {
-    let victims = Victims::of(cluster, shape.priority, now);
+    let victims = Victims::of(cluster, shape, now);
     if victims.costs.is_empty() && cluster.vacating == 0 {
         return None;
     }
@@ -71,11 +77,14 @@ struct Victims<'a> {
 }
 
 impl<'a> Victims<'a> {
-    fn of(cluster: &'a Cluster, priority: i32, now: Timestamp) -> Victims<'a> {
-        let below = cluster.preemptible.iter().take_while(|(lower, _)| *lower < priority);
-        let cost =
-            |lease: &Lease| Cost { lost: cluster.lost_work(lease, now), leases: 1, age: now.since(lease.granted_at).0 };
-        let costs = below.filter_map(|(_, id)| Some((*id, cost(cluster.leases.get(id)?)))).collect();
+    fn of(cluster: &'a Cluster, shape: &Shape, now: Timestamp) -> Victims<'a> {
+        let rights = Rights::of(cluster, shape, now);
+        let below = cluster.preemptible.iter();
+        let costs = below
+            .filter_map(|(_, id)| cluster.leases.get(id))
+            .filter(|lease| rights.may_evict(lease).is_some())
+            .map(|lease| (lease.id, cost_of(cluster, lease, now)))
+            .collect();
         Victims { cluster, costs }
     }
 

@@ -3,19 +3,18 @@
 use crate::cluster::{Claim, Cluster};
 use crate::draft::{Draft, after};
 use crate::preempt::Plan;
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, LeaseId, Timestamp};
+use crate::queue::Shape;
+use crate::quota::Why;
+use crate::rights::Rights;
+use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseId, Timestamp};
 
 /// Evicts a plan's victims and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
     let now = draft.now();
-    let grace_of = |lease: &LeaseId| {
-        let holder = draft.cluster.lease(*lease).and_then(|lease| draft.cluster.job(lease.job));
-        holder.map_or(now, |holder| now + holder.spec.grace)
-    };
-    let deadlines: Vec<(LeaseId, Timestamp)> = plan.victims.iter().map(|lease| (*lease, grace_of(lease))).collect();
-    let last = deadlines.iter().map(|(_, deadline)| *deadline).max().unwrap_or(now);
-    for (lease, deadline) in deadlines {
-        let cause = Cause::Preempt { for_job: job };
+    let choice = choice(draft.cluster, &plan, now);
+    let victims = causes(draft.cluster, job, &plan, now);
+    let last = victims.iter().map(|(.., deadline)| *deadline).max().unwrap_or(now);
+    for (lease, cause, deadline) in victims {
         draft.emit(Event::LeaseRevoked { lease, cause: cause.clone(), deadline });
         if deadline <= now {
             let next = after(&cause);
@@ -27,7 +26,36 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
         placements: plan.placements,
         victims: plan.victims.into_iter().collect(),
         deadline: last + draft.cluster.policy.bounds.claim,
+        choice,
     });
+}
+
+/// Why each victim is taken, and by when it leaves.
+fn causes(cluster: &Cluster, for_job: JobId, plan: &Plan, now: Timestamp) -> Vec<(LeaseId, Cause, Timestamp)> {
+    let Some(job) = cluster.job(for_job) else { return Vec::new() };
+    let mut rights = Rights::of(cluster, &Shape::of(&job.spec), now);
+    let cause = |lease: &Lease| {
+        let cause = match rights.may_evict(lease) {
+            Some(Why::Reclaim) => Cause::Reclaim { for_job },
+            _ => Cause::Preempt { for_job },
+        };
+        rights.take(lease);
+        let grace = cluster.job(lease.job).map(|holder| holder.spec.grace).unwrap_or_default();
+        (lease.id, cause, now + grace)
+    };
+    plan.victims.iter().filter_map(|id| cluster.lease(*id)).map(cause).collect()
+}
+
+/// What the plan and each of its victims cost, for whoever asks later why it was chosen.
+fn choice(cluster: &Cluster, plan: &Plan, now: Timestamp) -> Choice {
+    let cost = |lease: &Lease| Cost {
+        lost_slot_ms: cluster.lost_work(lease, now),
+        gangs: 1,
+        age_ms: now.since(lease.granted_at).0,
+    };
+    let per_victim = plan.victims.iter().filter_map(|id| Some((*id, cost(cluster.lease(*id)?)))).collect();
+    let cost = Cost { lost_slot_ms: plan.cost.lost, gangs: plan.cost.leases, age_ms: plan.cost.age };
+    Choice { cost, per_victim, runner_up: None }
 }
 
 /// Looks at every promise that something has changed for: grants it when all its chips are free, gives it up when one

@@ -3,6 +3,7 @@
 //! When one job of a shape cannot start, no other of that shape can, so a round tries a shape once, not each job;
 //! and a shape that failed is not tried again until something it could use is freed.
 
+use crate::quota::Rank;
 use chiptide_model::{ChipDemand, DeviceClass, JobId, JobSpec, Kind, Same};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
@@ -11,6 +12,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 /// Everything about a job that decides whether and where it can start.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Shape {
+    /// Its queue: decides what it is owed and whom it may take from.
+    pub queue: String,
+    /// Whether its chips can be taken back: decides how much of others' guarantees it may borrow.
+    pub preemptible: bool,
     /// Its priority: decides whom it may preempt.
     pub priority: i32,
     /// Training or inference: decides whether classes may mix.
@@ -33,6 +38,8 @@ impl Shape {
     /// The shape of a job.
     pub fn of(spec: &JobSpec) -> Shape {
         Shape {
+            queue: spec.queue.clone(),
+            preemptible: spec.preemptible,
             priority: spec.priority,
             kind: spec.kind,
             replicas: spec.replicas,
@@ -62,8 +69,10 @@ pub struct Queue {
     /// Lines nobody waits in, to be used again: shapes come and go for as long as the daemon lives.
     spare: Vec<usize>,
     len: usize,
-    /// Counts up whenever something is freed that a waiting job might use.
+    /// Counts up whenever something is freed that any waiting job might use.
     supply: u64,
+    /// The same for chips of one class.
+    supply_of: Vec<(DeviceClass, u64)>,
 }
 
 impl PartialEq for Queue {
@@ -133,57 +142,85 @@ impl Queue {
         self.by_shape.get(&Shape::of(spec)).is_some_and(|&at| self.lines[at].jobs.contains_key(&place))
     }
 
-    /// Something was freed: every shape is worth trying again.
+    /// Something was freed that any shape might use.
     pub fn supply_grew(&mut self) {
         self.supply += 1;
+    }
+
+    /// Chips of this class were freed.
+    pub fn supply_grew_of(&mut self, class: &DeviceClass) {
+        match self.supply_of.iter_mut().find(|(known, _)| known == class) {
+            Some((_, supply)) => *supply += 1,
+            None => self.supply_of.push((class.clone(), 1)),
+        }
+    }
+
+    /// Grows whenever something is freed that the shape could use.
+    fn supply_for(&self, shape: &Shape) -> u64 {
+        let could_use = |class: &DeviceClass| shape.device_classes.is_empty() || shape.device_classes.contains(class);
+        let classes = self.supply_of.iter().filter(|(class, _)| could_use(class));
+        self.supply + classes.map(|(_, supply)| supply).sum::<u64>()
     }
 
     /// Marks the job's shape as tried in vain at the present supply.
     pub fn shape_failed(&mut self, shape: &Shape) {
         if let Some(&at) = self.by_shape.get(shape) {
-            self.lines[at].failed_at = Some(self.supply);
+            self.lines[at].failed_at = Some(self.supply_for(shape));
         }
     }
 
-    /// Shapes worth trying, as a walk over their first jobs: highest priority first, then by place.
-    pub fn walk(&self) -> Walk {
-        let worth = |line: &Line| !line.jobs.is_empty() && line.failed_at != Some(self.supply);
+    /// Shapes worth trying, as a walk over their first jobs in order of service: by rank, then by place.
+    pub(crate) fn walk(&self, rank: impl Fn(&Shape) -> Rank) -> Walk {
+        let worth =
+            |line: &Line| !line.jobs.is_empty() && line.failed_at.is_none_or(|at| at != self.supply_for(&line.shape));
         let lines = self.lines.iter().enumerate().filter(|(_, line)| worth(line));
-        Walk { heads: lines.filter_map(|(at, line)| line.head(at, 0)).collect() }
+        Walk { heads: lines.filter_map(|(at, line)| line.head(at, 0, rank(&line.shape))).collect() }
     }
 }
 
 impl Line {
-    fn head(&self, at: usize, from: u64) -> Option<Head> {
+    fn head(&self, at: usize, from: u64, rank: Rank) -> Option<Head> {
         let (&place, &job) = self.jobs.range(from..).next()?;
-        Some((self.shape.priority, Reverse(place), at, job))
+        Some((rank, Reverse(place), at, job))
     }
 }
 
-type Head = (i32, Reverse<u64>, usize, JobId);
+type Head = (Rank, Reverse<u64>, usize, JobId);
 
 /// A walk over the waiting jobs in order of service. It holds no borrow: the queue may change while it goes on.
 #[derive(Debug)]
-pub struct Walk {
+pub(crate) struct Walk {
     heads: BinaryHeap<Head>,
 }
 
 impl Walk {
     /// The next job to try. The caller says with [`Walk::next_of_shape`] whether others of its shape are worth trying.
-    pub fn step(&mut self) -> Option<Step> {
-        let (_, Reverse(place), line, job) = self.heads.pop()?;
-        Some(Step { job, line, place })
+    /// What was granted meanwhile may have put its queue behind others: then its turn comes later.
+    pub(crate) fn step(&mut self, queue: &Queue, rank: impl Fn(&Shape) -> Rank) -> Option<Step> {
+        loop {
+            let (known, Reverse(place), line, job) = self.heads.pop()?;
+            let now = rank(&queue.lines[line].shape);
+            let overtaken = self
+                .heads
+                .peek()
+                .is_some_and(|(next, next_place, ..)| now < known && (next, *next_place) > (&now, Reverse(place)));
+            if !overtaken {
+                return Some(Step { job, line, place });
+            }
+            self.heads.push((now, Reverse(place), line, job));
+        }
     }
 
     /// Goes on to the next job of the same shape.
-    pub fn next_of_shape(&mut self, queue: &Queue, step: &Step) {
-        self.heads.extend(queue.lines[step.line].head(step.line, step.place + 1));
+    pub(crate) fn next_of_shape(&mut self, queue: &Queue, step: &Step, rank: impl Fn(&Shape) -> Rank) {
+        let line = &queue.lines[step.line];
+        self.heads.extend(line.head(step.line, step.place + 1, rank(&line.shape)));
     }
 }
 
 /// One job met on a walk.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// The job.
     pub job: JobId,
     line: usize,
@@ -192,7 +229,7 @@ pub struct Step {
 
 impl Queue {
     /// The shape of the job met at this step.
-    pub fn shape(&self, step: &Step) -> &Shape {
+    pub(crate) fn shape(&self, step: &Step) -> &Shape {
         &self.lines[step.line].shape
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Claim, Cluster, Timer};
 use crate::fleet::{ChipHold, Node};
+use crate::quota::PastUse;
 use chiptide_model::{
     ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy, Quarantine,
     SessionId, Timestamp,
@@ -59,6 +60,10 @@ pub struct Snapshot {
     pub vacating: Vec<(ChipId, LeaseId, Timestamp)>,
     /// Promises.
     pub claims: Vec<(JobId, Claim)>,
+    /// What the queues used of late.
+    pub past_use: Vec<PastUse>,
+    /// When jobs of each queue (and of those below it) were preempted within a day, oldest first.
+    pub preempted: Vec<(String, Vec<Timestamp>)>,
 }
 
 impl Snapshot {
@@ -95,6 +100,8 @@ impl Snapshot {
             leases: cluster.leases.values().cloned().collect(),
             vacating: vacating.into_iter().collect(),
             claims: cluster.claims.iter().map(|(job, claim)| (*job, claim.clone())).collect(),
+            past_use: cluster.ledger.past(&cluster.fleet.classes),
+            preempted: cluster.ledger.preempted(),
         }
     }
 
@@ -134,6 +141,7 @@ impl Snapshot {
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
         }
+        cluster.restore_ledger(self.past_use, self.preempted);
         Ok(cluster)
     }
 }

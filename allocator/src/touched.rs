@@ -28,6 +28,8 @@ pub struct Touched {
     pub nodes: BTreeSet<NodeId>,
     /// Nodes whose orders changed.
     pub orders: BTreeSet<NodeId>,
+    /// Queues whose use changed.
+    pub queues: BTreeSet<String>,
     /// Whether a policy came into force.
     pub policy: bool,
 }

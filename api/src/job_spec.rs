@@ -18,9 +18,14 @@ impl JobBody {
         if !chiptide_model::id::is_name(&self.name) {
             return Err(Invalid::new("invalid_field", "name", "1 to 128 of A-Z a-z 0-9 . _ : -"));
         }
-        if !policy.queues.contains(&self.queue) {
-            let known: Vec<&str> = policy.queues.iter().map(String::as_str).collect();
-            let detail = format!("there is no queue {:?}; known: {}", clip(&self.queue), known.join(", "));
+        if !policy.takes_jobs(&self.queue) {
+            let known: Vec<&str> = policy.leaves().collect();
+            let wrong = if policy.queues.contains_key(&self.queue) {
+                "takes no jobs, queues lie below it"
+            } else {
+                "does not exist"
+            };
+            let detail = format!("queue {:?} {wrong}; jobs may name: {}", clip(&self.queue), known.join(", "));
             return Err(Invalid::new("unknown_queue", "queue", detail));
         }
         let kind = match self.kind {

@@ -86,10 +86,7 @@ impl LeaseView {
             attempt: lease.attempt,
             state: state.into(),
             cause: cause.map(|c| c.as_str().into()),
-            for_job: match cause {
-                Some(Cause::Preempt { for_job }) => Some(for_job.0),
-                _ => None,
-            },
+            for_job: cause.and_then(Cause::for_job).map(|job| job.0),
             deadline: deadline.map(to_utc),
             granted_at: to_utc(lease.granted_at),
             expires_at: lease.expires_at.map(to_utc),

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use chiptide_api::Invalid;
 use chiptide_api::job::{JOBS_PER_CALL_MAX, JobBody, PriorityBody};
 use chiptide_api::problem::read_json;
+use chiptide_model::QueuePolicy;
 use chiptide_model::policy::{Policy, PriorityClass};
 use chiptide_model::{Millis, policy::Bounds};
 use serde_json::Value;
@@ -80,7 +81,7 @@ fn permissive(body: &JobBody) -> Policy {
     let own = Policy::default();
     let bounds = Bounds { grace_max: Millis::MAX, ..own.bounds.clone() };
     let mut policy = Policy { bounds, ..own };
-    policy.queues.insert(body.queue.clone());
+    policy.queues.insert(body.queue.clone(), QueuePolicy::default());
     if let Some(PriorityBody::Class(name)) = &body.priority_class {
         policy.priority_classes.insert(name.clone(), PriorityClass { value: 0, preemptible: true });
     }

@@ -1,6 +1,7 @@
 //! The closed set of things that can happen to a cluster. State is the fold of these, in order, and nothing else.
 
 use crate::chip::{ChipFacts, Health, Quarantine};
+use crate::choice::Choice;
 use crate::id::{ChipId, JobId, LeaseId, NodeId, SessionId};
 use crate::job::{JobSpec, Outcome};
 use crate::lease::{Cause, Placement};
@@ -128,6 +129,9 @@ pub enum Event {
         victims: Vec<LeaseId>,
         /// When the claim is given up.
         deadline: Timestamp,
+        /// Why these leases and no others.
+        #[serde(default)]
+        choice: Choice,
     },
     /// A claim was given up whole; the job keeps its place.
     ClaimDropped {

@@ -41,6 +41,11 @@ pub enum Cause {
         /// That job.
         for_job: JobId,
     },
+    /// A job within its queue's guarantee gets the chips back from a queue that borrowed them.
+    Reclaim {
+        /// That job.
+        for_job: JobId,
+    },
     /// The job reached its `max_duration`.
     MaxDuration,
     /// The holder did not renew within `lease_ttl`.
@@ -61,10 +66,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The job that gets the chips, where the lease is taken for one.
+    pub fn for_job(&self) -> Option<JobId> {
+        match self {
+            Cause::Preempt { for_job } | Cause::Reclaim { for_job } => Some(*for_job),
+            _ => None,
+        }
+    }
+
     /// The word used on the wire, in SQL and in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Cause::Preempt { .. } => "preempt",
+            Cause::Reclaim { .. } => "reclaim",
             Cause::MaxDuration => "max_duration",
             Cause::Expired => "expired",
             Cause::Cancelled => "cancelled",

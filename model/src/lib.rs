@@ -4,19 +4,25 @@
 //! `chiptide-allocator`; wire bodies (what a person types and a program receives) in `chiptide-api`.
 
 pub mod chip;
+pub mod choice;
 pub mod event;
 pub mod id;
 pub mod job;
 pub mod lease;
 pub mod node;
 pub mod policy;
+pub mod policy_fault;
+pub mod queue;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
+pub use choice::{Choice, Cost, RunnerUp};
 pub use event::{ClaimDrop, Event, Next};
 pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
 pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
 pub use node::NodeFacts;
-pub use policy::{Bounds, Policy, PriorityClass};
+pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass};
+pub use policy_fault::PolicyFault;
+pub use queue::{PreemptionBudget, QueuePolicy, Quota};
 pub use time::{InvalidDuration, Millis, Timestamp};

@@ -1,8 +1,10 @@
-//! What an admin decides: the queues and priority classes that exist, and the bounds of waiting.
+//! What an admin decides: queues and their quotas, priority classes, device classes, fairness, and the bounds of waiting.
 
+use crate::chip::DeviceClass;
+use crate::queue::{QueuePolicy, read_queues};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A named priority.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -24,17 +26,53 @@ pub struct Bounds {
     pub grace_max: Millis,
 }
 
+/// How queues share what is beyond their guarantees.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FairShare {
+    /// Past use counts half after this long; `None` looks at the present only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_life: Option<Millis>,
+}
+
+impl Default for FairShare {
+    /// A day, long enough to balance a night's training against the day's, short enough to forget a week.
+    fn default() -> Self {
+        FairShare { half_life: Some(Millis::from_secs(24 * 3600)) }
+    }
+}
+
+/// What an admin knows of a kind of chip.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceClassPolicy {
+    /// Speed against a normalised chip, in thousandths.
+    #[serde(default = "par")]
+    pub speed_permille: u32,
+}
+
+fn par() -> u32 {
+    1000
+}
+
 /// The policy in force.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// Counts up with every change.
     pub version: u64,
-    /// Queues a job may name.
-    pub queues: BTreeSet<String>,
+    /// Queues a job may name (those without queues below them), by name.
+    #[serde(deserialize_with = "read_queues")]
+    pub queues: BTreeMap<String, QueuePolicy>,
     /// Priority classes a job may name.
     pub priority_classes: BTreeMap<String, PriorityClass>,
     /// Bounds of waiting.
     pub bounds: Bounds,
+    /// How queues share.
+    #[serde(default)]
+    pub fair_share: FairShare,
+    /// Facts about device classes; a class that is not listed counts as a normalised chip.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub device_classes: BTreeMap<DeviceClass, DeviceClassPolicy>,
 }
 
 impl Default for Policy {
@@ -43,7 +81,7 @@ impl Default for Policy {
         let class = |value, preemptible| PriorityClass { value, preemptible };
         Policy {
             version: 1,
-            queues: ["default", "training", "inference"].map(String::from).into(),
+            queues: ["default", "training", "inference"].map(|name| (name.to_owned(), QueuePolicy::default())).into(),
             priority_classes: [
                 ("best-effort", class(100, true)),
                 ("standard", class(500, true)),
@@ -57,6 +95,29 @@ impl Default for Policy {
                 vacate: Millis::from_secs(60),
                 grace_max: Millis::from_secs(3600),
             },
+            fair_share: FairShare::default(),
+            device_classes: BTreeMap::new(),
         }
+    }
+}
+
+impl Policy {
+    /// Speed of a device class against a normalised chip, in thousandths.
+    pub fn speed_permille(&self, class: &DeviceClass) -> u32 {
+        self.device_classes.get(class).map_or(1000, |known| known.speed_permille)
+    }
+
+    /// Whether jobs may name this queue: it exists and has none below it.
+    pub fn takes_jobs(&self, queue: &str) -> bool {
+        self.queues.contains_key(queue) && self.leaf(queue)
+    }
+
+    fn leaf(&self, queue: &str) -> bool {
+        self.queues.values().all(|other| other.parent.as_deref() != Some(queue))
+    }
+
+    /// Queues that take jobs, in order.
+    pub fn leaves(&self) -> impl Iterator<Item = &str> {
+        self.queues.keys().map(String::as_str).filter(|queue| self.leaf(queue))
     }
 }

@@ -3,7 +3,7 @@
 use super::Applied;
 use crate::cluster::{Cluster, Timer};
 use crate::fleet::{Chip, ChipIx, Node, NodeIx};
-use chiptide_model::{ChipFacts, ChipId, Health, NodeId, Quarantine, Timestamp};
+use chiptide_model::{ChipFacts, ChipId, Health, NodeId, Policy, Quarantine, Timestamp};
 
 impl Cluster {
     pub(super) fn on_took_over(&mut self, at: Timestamp, epoch: u64) -> Applied {
@@ -19,7 +19,17 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn on_registered(&mut self, fresh: Node, chips: &[(ChipFacts, Health)]) -> Applied {
+    pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
+        self.policy = policy.clone();
+        self.arrange_ledger(at);
+        self.ledger.tolerate_present();
+        self.touched.policy = true;
+        self.touched.queues.extend(policy.queues.keys().cloned());
+        self.queue.supply_grew();
+        Ok(())
+    }
+
+    pub(super) fn on_registered(&mut self, at: Timestamp, fresh: Node, chips: &[(ChipFacts, Health)]) -> Applied {
         let id = fresh.id.clone();
         let (node, is_new) = match self.nodes_by_id.get(&id) {
             Some(&ix) => {
@@ -38,12 +48,13 @@ impl Cluster {
                 (self.fleet.nodes.len() - 1, true)
             }
         };
-        let mut rebuild = false;
+        let known_classes = self.fleet.classes.len();
+        let (mut rebuild, mut reclassed, mut added) = (false, false, Vec::new());
         for (facts, health) in chips {
             match self.chips_by_id.get(&facts.id) {
                 Some(&ix) if self.fleet.chips[ix].node == node => {
                     let chip = &mut self.fleet.chips[ix];
-                    rebuild |= chip.facts.class != facts.class;
+                    reclassed |= chip.facts.class != facts.class;
                     (chip.facts, chip.health) = (facts.clone(), health.clone());
                     self.touched.chip_facts.insert(facts.id.clone());
                 }
@@ -51,6 +62,7 @@ impl Cluster {
                 None => {
                     self.add_chip(node, facts, health);
                     self.touched.new_chips.insert(facts.id.clone());
+                    added.push(&facts.class);
                     rebuild = true;
                 }
             }
@@ -66,8 +78,13 @@ impl Cluster {
         }
         if is_new {
             self.fleet.append_pools(node);
-        } else if rebuild {
+        } else if rebuild || reclassed {
             self.fleet.rebuild_pools();
+        }
+        if reclassed || self.fleet.classes.len() > known_classes {
+            self.arrange_ledger(at);
+        } else {
+            added.into_iter().for_each(|class| self.capacity_grew(class, 1));
         }
         self.node_changed(node);
         self.queue.supply_grew();

@@ -66,25 +66,27 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn on_claim(&mut self, id: JobId, claim: Claim) -> Applied {
+    pub(super) fn on_claim(&mut self, at: Timestamp, id: JobId, claim: Claim) -> Applied {
         let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
         if job.state != JobState::Pending || self.claims.contains_key(&id) {
             return Err(format!("job {id} cannot make a claim"));
         }
         job.revision += 1;
-        self.queue.remove(&job.spec, job.place);
+        let spec = job.spec.clone();
+        self.queue.remove(&spec, job.place);
         self.timers.insert((claim.deadline, Timer::Claim(id)));
         let placements = claim.placements.clone();
         self.claims.insert(id, claim);
         self.set_claimed(id, &placements, true)?;
+        self.charge(&spec, &placements, !spec.preemptible, true, at);
         self.claims_to_check.insert(id);
         self.touched.jobs.insert(id);
         self.touched.claims.insert(id);
         Ok(())
     }
 
-    pub(super) fn on_claim_dropped(&mut self, id: JobId) -> Applied {
-        self.drop_claim(id)?;
+    pub(super) fn on_claim_dropped(&mut self, at: Timestamp, id: JobId) -> Applied {
+        self.drop_claim(at, id)?;
         let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
         job.revision += 1;
         self.queue.insert(&job.spec, job.place, id);
@@ -93,11 +95,13 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn drop_claim(&mut self, id: JobId) -> Applied {
+    pub(super) fn drop_claim(&mut self, at: Timestamp, id: JobId) -> Applied {
+        let spec = self.jobs.get(&id).ok_or_else(|| format!("no job {id}"))?.spec.clone();
         let claim = self.claims.remove(&id).ok_or_else(|| format!("job {id} holds no claim"))?;
         self.timers.remove(&(claim.deadline, Timer::Claim(id)));
         self.claims_to_check.remove(&id);
         self.touched.claims.insert(id);
+        self.charge(&spec, &claim.placements, !spec.preemptible, false, at);
         self.set_claimed(id, &claim.placements, false)
     }
 

@@ -23,7 +23,7 @@ impl Cluster {
         self.orders_changed(node);
         self.fleet.recount_node(node);
         self.check_claims_of(node);
-        self.queue.supply_grew();
+        self.queue.supply_grew_of(&self.fleet.chips[ix].facts.class);
         Ok(())
     }
 
@@ -60,14 +60,16 @@ impl Cluster {
             return Err(format!("job {job_id} cannot take lease {id}"));
         }
         job.attempt = lease.attempt;
-        self.queue.remove(&job.spec, job.place);
-        if job.spec.preemptible {
-            self.preemptible.insert((job.spec.priority, id));
+        let spec = job.spec.clone();
+        self.queue.remove(&spec, job.place);
+        if spec.preemptible {
+            self.preemptible.insert((spec.priority, id));
         }
         if self.claims.contains_key(&job_id) {
-            self.drop_claim(job_id)?;
+            self.drop_claim(at, job_id)?;
         }
         self.hold_chips(&lease)?;
+        self.charge(&spec, &lease.placements, !spec.preemptible, true, at);
         if let Some(due) = lease.next_due() {
             self.timers.insert((due, Timer::Lease(id)));
         }
@@ -131,14 +133,19 @@ impl Cluster {
     pub(super) fn on_revoked(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, deadline: Timestamp) -> Applied {
         self.change_lease(id, |lease| lease.state = LeaseState::Revoking { cause: cause.clone(), deadline })?;
         let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?;
-        let (job, nodes) = (lease.job, self.nodes_of(lease));
+        let (job, nodes, placements) = (lease.job, self.nodes_of(lease), lease.placements.clone());
         nodes.into_iter().for_each(|node| self.orders_changed(node));
         let spec = self.jobs.get(&job).ok_or_else(|| format!("no job {job}"))?.spec.clone();
+        self.charge_leaving(&spec, &placements, true, at);
+        if let (Cause::Preempt { .. }, Some(queue)) = (cause, self.ledger.find(&spec.queue)) {
+            self.ledger.note_preemption(queue, at);
+        }
         self.preemptible.remove(&(spec.priority, id));
         self.set_state(at, job, JobState::Preempting { lease: id, deadline })
     }
 
     pub(super) fn on_lease_ended(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, next: &Next) -> Applied {
+        let was_leaving = self.leases.get(&id).is_some_and(|lease| matches!(lease.state, LeaseState::Revoking { .. }));
         self.change_lease(id, |lease| lease.state = LeaseState::Ended { cause: cause.clone(), at })?;
         let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?.clone();
         let by = at + self.policy.bounds.vacate;
@@ -157,12 +164,16 @@ impl Cluster {
         self.nodes_of(&lease).into_iter().for_each(|node| self.orders_changed(node));
         let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
         self.preemptible.remove(&(spec.priority, id));
+        self.charge(&spec, &lease.placements, !spec.preemptible, false, at);
+        if was_leaving {
+            self.charge_leaving(&spec, &lease.placements, false, at);
+        }
         match next {
             Next::Ended(outcome) => self.end_job(at, lease.job, outcome.clone()),
             Next::Pending => {
                 self.set_state(at, lease.job, JobState::Pending)?;
                 let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
-                job.preemptions += u32::from(matches!(cause, Cause::Preempt { .. }));
+                job.preemptions += u32::from(cause.for_job().is_some());
                 self.queue.insert(&spec, job.place, lease.job);
                 self.queue.supply_grew();
                 Ok(())

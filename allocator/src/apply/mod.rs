@@ -35,11 +35,7 @@ impl Cluster {
         self.seq += 1;
         let applied = match event {
             Event::LeaderTookOver { epoch } => self.on_took_over(at, *epoch),
-            Event::PolicyApplied { policy } => {
-                self.policy = policy.clone();
-                self.touched.policy = true;
-                Ok(())
-            }
+            Event::PolicyApplied { policy } => self.on_policy(at, policy),
             Event::NodeRegistered { node, session, boot_id, facts, chips } => {
                 let fresh = Node {
                     id: node.clone(),
@@ -55,7 +51,7 @@ impl Cluster {
                     leases: BTreeSet::new(),
                     orders_revision: 0,
                 };
-                self.on_registered(fresh, chips)
+                self.on_registered(at, fresh, chips)
             }
             Event::NodeHeard { node } => self.on_known(node, None),
             Event::NodeSilent { node } => self.on_known(node, Some(at)),
@@ -66,11 +62,11 @@ impl Cluster {
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
-            Event::ClaimMade { job, placements, victims, deadline } => {
-                let (placements, victims) = (placements.clone(), victims.clone());
-                self.on_claim(*job, Claim { placements, victims, since: at, deadline: *deadline })
+            Event::ClaimMade { job, placements, victims, deadline, choice } => {
+                let (placements, victims, choice) = (placements.clone(), victims.clone(), choice.clone());
+                self.on_claim(at, *job, Claim { placements, victims, since: at, deadline: *deadline, choice })
             }
-            Event::ClaimDropped { job, .. } => self.on_claim_dropped(*job),
+            Event::ClaimDropped { job, .. } => self.on_claim_dropped(at, *job),
             Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at } => self.on_granted(Lease {
                 id: *lease,
                 job: *job,

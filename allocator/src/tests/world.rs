@@ -3,7 +3,7 @@
 use crate::{Ack, Cluster, Command, NewJob, Refusal, Report, Round, check, decide};
 use chiptide_model::{
     Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, JobId, JobSpec, Kind, LeaseId, Millis, Next,
-    NodeFacts, NodeId, Outcome, SessionId, Timestamp, Unfit,
+    NodeFacts, NodeId, Outcome, Policy, QueuePolicy, Quota, SessionId, Timestamp, Unfit,
 };
 use expect_test::Expect;
 use std::collections::BTreeMap;
@@ -88,9 +88,17 @@ impl Ask {
     pub(super) fn priority(self, value: i32) -> Ask {
         self.with(|spec| spec.priority = value)
     }
+    pub(super) fn queue(self, name: &str) -> Ask {
+        self.with(|spec| spec.queue = name.into())
+    }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
         self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
     }
+}
+
+/// A quota of chips of any class.
+pub(super) fn chips(count: u32) -> Quota {
+    Quota { normalised: Some(count), ..Quota::default() }
 }
 
 pub(super) fn class(name: &str) -> DeviceClass {
@@ -114,6 +122,22 @@ impl World {
         }
         assert!(self.committed == self.draft, "memory is the fold of committed events");
         decision.answers
+    }
+
+    /// Changes the policy in force.
+    pub(super) fn policy(mut self, change: impl FnOnce(&mut Policy)) -> World {
+        let mut policy = self.draft.policy.clone();
+        change(&mut policy);
+        policy.version += 1;
+        assert_eq!(policy.faults(), Vec::new());
+        self.round(vec![Command::ApplyPolicy(policy)]);
+        self.told = self.log.len();
+        self
+    }
+
+    /// Adds a queue, or changes it: `queue("ads", |q| q.guaranteed = chips(8))`.
+    pub(super) fn queue(self, name: &str, change: impl FnOnce(&mut QueuePolicy)) -> World {
+        self.policy(|policy| change(policy.queues.entry(name.into()).or_default()))
     }
 
     pub(super) fn node(self, name: &str, chips: u16) -> World {
@@ -254,6 +278,10 @@ impl World {
             Event::LeaseRevoked { lease, cause: Cause::Preempt { for_job }, deadline } => {
                 let grace = deadline.since(at);
                 format!("evict {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
+            }
+            Event::LeaseRevoked { lease, cause: Cause::Reclaim { for_job }, deadline } => {
+                let grace = deadline.since(at);
+                format!("reclaim from {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
             }
             Event::LeaseRevoked { lease, cause, deadline } => {
                 format!("revoke {} ({}) by +{}", self.holder(*lease), cause.as_str(), deadline.since(at))

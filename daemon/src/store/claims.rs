@@ -20,16 +20,19 @@ pub async fn replace(tx: &mut PgConnection, claims: &[(JobId, Option<Claim>)]) -
     let deadlines: Vec<DateTime<Utc>> = made.iter().map(|(_, claim)| column(claim.deadline)).collect();
     let victims: Vec<String> = made.iter().map(|(_, claim)| json(&claim.victims)).collect();
     let placements: Vec<String> = made.iter().map(|(_, claim)| json(&claim.placements)).collect();
+    let choices: Vec<String> = made.iter().map(|(_, claim)| json(&claim.choice)).collect();
     sqlx::query!(
-        "insert into claims (job_id, since, deadline, victims, placements)
-         select job_id, since, deadline, array(select jsonb_array_elements_text(victims::jsonb)::uuid), placements::jsonb
-         from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[])
-             as c (job_id, since, deadline, victims, placements)",
+        "insert into claims (job_id, since, deadline, victims, placements, choice)
+         select job_id, since, deadline, array(select jsonb_array_elements_text(victims::jsonb)::uuid),
+             placements::jsonb, choice::jsonb
+         from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
+             as c (job_id, since, deadline, victims, placements, choice)",
         &jobs,
         &since,
         &deadlines,
         &victims,
-        &placements
+        &placements,
+        &choices
     )
     .execute(&mut *tx)
     .await?;
@@ -60,7 +63,7 @@ pub async fn replace(tx: &mut PgConnection, claims: &[(JobId, Option<Claim>)]) -
 
 /// Every promise.
 pub async fn load(tx: &mut PgConnection) -> Result<Vec<(JobId, Claim)>> {
-    let rows = sqlx::query!("select job_id, since, deadline, victims, placements from claims order by job_id");
+    let rows = sqlx::query!("select job_id, since, deadline, victims, placements, choice from claims order by job_id");
     let rows = rows.fetch_all(tx).await?;
     rows.into_iter()
         .map(|row| {
@@ -69,6 +72,7 @@ pub async fn load(tx: &mut PgConnection) -> Result<Vec<(JobId, Claim)>> {
                 victims: row.victims.into_iter().map(LeaseId).collect(),
                 since: moment(row.since),
                 deadline: moment(row.deadline),
+                choice: unjson("claims", &row.job_id, row.choice)?,
             };
             Ok((JobId(row.job_id), claim))
         })

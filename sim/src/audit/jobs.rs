@@ -147,16 +147,16 @@ impl Jobs {
         if !self.leases.get(&lease).is_some_and(|seen| seen.live) {
             findings.add(Rule::JobOutOfStep, format!("lease {lease} was revoked, and was not live"));
         }
-        if let Cause::Preempt { for_job } = cause {
-            self.preempted(lease, *for_job, findings);
+        if let Some(for_job) = cause.for_job() {
+            self.preempted(lease, for_job, findings);
         }
     }
 
     pub(super) fn lease_ended(&mut self, lease: LeaseId, cause: &Cause, next: &Next, findings: &mut Findings) {
-        if let Cause::Preempt { for_job } = cause
+        if let Some(for_job) = cause.for_job()
             && self.leases.get(&lease).is_some_and(|seen| !seen.preempted)
         {
-            self.preempted(lease, *for_job, findings);
+            self.preempted(lease, for_job, findings);
         }
         let Some(seen) = self.leases.get_mut(&lease).filter(|seen| seen.live) else {
             return findings.add(Rule::JobOutOfStep, format!("lease {lease} ended, and was not live"));

@@ -145,7 +145,13 @@ impl Log {
     }
     fn claim(self, n: u128, placements: Vec<Placement>, victims: &[u128]) -> Log {
         let victims = victims.iter().map(|n| lease(*n)).collect();
-        self.then(Event::ClaimMade { job: job(n), placements, victims, deadline: Timestamp(0) })
+        self.then(Event::ClaimMade {
+            job: job(n),
+            placements,
+            victims,
+            deadline: Timestamp(0),
+            choice: Default::default(),
+        })
     }
     fn preempt(self, n: u128, for_n: u128) -> Log {
         let cause = Cause::Preempt { for_job: job(for_n) };

@@ -1,0 +1,87 @@
+//! Serving: whoever waits, in order of service, gets chips that are free, or chips that are taken for it, or goes on
+//! waiting without being tried again until something it could use is freed.
+
+use crate::cluster::Cluster;
+use crate::draft::Draft;
+use crate::preempt::{self, Plan};
+use crate::queue::Shape;
+use crate::quota::below_limit;
+use crate::rights::Rights;
+use crate::{place, promise};
+use chiptide_model::{Kind, Lease, Placement, Timestamp};
+use std::borrow::Cow;
+
+/// How a job can have its chips.
+enum Way {
+    /// They are free.
+    Free(Vec<Placement>),
+    /// They have to be taken, or vacated.
+    Taken(Plan),
+}
+
+/// Serves the queue.
+pub(crate) fn waiting(draft: &mut Draft<'_>) {
+    let now = draft.now();
+    let released = draft.cluster.ledger.next_release(draft.cluster.looked_at);
+    if released.is_some_and(|at| at <= now) {
+        draft.cluster.queue.supply_grew();
+    }
+    draft.cluster.looked_at = now;
+    let mut walk = draft.cluster.queue.walk(|shape| draft.cluster.rank(shape, now));
+    while let Some(step) = walk.step(&draft.cluster.queue, |shape| draft.cluster.rank(shape, now)) {
+        let shape = draft.cluster.queue.shape(&step);
+        match way(draft.cluster, shape, now) {
+            Some(Way::Free(placements)) => draft.grant(step.job, placements),
+            Some(Way::Taken(plan)) => promise::make(draft, step.job, plan),
+            None => {
+                let shape = shape.clone();
+                draft.cluster.queue.shape_failed(&shape);
+                continue;
+            }
+        }
+        walk.next_of_shape(&draft.cluster.queue, &step, |shape| draft.cluster.rank(shape, now));
+    }
+}
+
+fn way(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Way> {
+    let free = within_quota(cluster, shape)
+        .and_then(|open| place::find(cluster, &open))
+        .filter(|placements| cluster.quota_against(shape, placements, &[]).is_none());
+    if let Some(placements) = free {
+        return Some(Way::Free(placements));
+    }
+    if !cluster.anyone_below(shape.priority) && !cluster.rank(shape, now).entitled {
+        return None;
+    }
+    let plan = preempt::choose(cluster, shape, now).filter(|plan| is_rightful(cluster, shape, plan, now));
+    plan.or_else(|| below_limit::make_room(cluster, shape, now)).map(Way::Taken)
+}
+
+/// Whether every victim may be taken, after those before it, and what is left is within quota.
+fn is_rightful(cluster: &Cluster, shape: &Shape, plan: &Plan, now: Timestamp) -> bool {
+    let leaving: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.lease(*id)).collect();
+    let mut rights = Rights::of(cluster, shape, now);
+    leaving.iter().all(|lease| rights.take(lease)) && cluster.quota_against(shape, &plan.placements, &leaving).is_none()
+}
+
+/// The shape, asking only for classes of which its queue may hold a gang more (a replica more, where classes mix);
+/// `None` where there is no such class.
+pub(crate) fn within_quota<'s>(cluster: &Cluster, shape: &'s Shape) -> Option<Cow<'s, Shape>> {
+    let Some(queue) = cluster.ledger.find(&shape.queue).filter(|queue| cluster.ledger.is_bound(*queue)) else {
+        return Some(Cow::Borrowed(shape));
+    };
+    let one = Shape { replicas: 1, ..shape.clone() };
+    let asking = if shape.kind == Kind::Inference { &one } else { shape };
+    let standing = cluster.standing();
+    let wanted = cluster.classes_of(shape);
+    let may = |class: &usize| {
+        let asks = cluster.asks_on(asking, *class);
+        asks.is_some_and(|asks| standing.block(queue, &asks, !shape.preemptible).is_none())
+    };
+    let open: Vec<usize> = wanted.iter().copied().filter(may).collect();
+    if open.len() == wanted.len() {
+        return Some(Cow::Borrowed(shape));
+    }
+    let device_classes = open.iter().map(|&class| cluster.fleet.classes[class].clone()).collect();
+    (!open.is_empty()).then(|| Cow::Owned(Shape { device_classes, ..shape.clone() }))
+}
