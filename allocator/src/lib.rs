@@ -26,6 +26,7 @@ pub mod room;
 pub mod touched;
 
 mod draft;
+mod reserve;
 mod expire;
 mod promise;
 mod rights;

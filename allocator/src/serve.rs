@@ -7,7 +7,7 @@ use crate::preempt::{self, Plan};
 use crate::queue::Shape;
 use crate::quota::below_limit;
 use crate::rights::Rights;
-use crate::{place, promise};
+use crate::{promise, reserve};
 use chiptide_model::{Kind, Lease, Placement, Timestamp};
 use std::borrow::Cow;
 
@@ -45,7 +45,7 @@ pub(crate) fn waiting(draft: &mut Draft<'_>) {
 
 fn way(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Way> {
     let free = within_quota(cluster, shape)
-        .and_then(|open| place::find(cluster, &open))
+        .and_then(|open| reserve::find(cluster, &open))
         .filter(|placements| cluster.quota_against(shape, placements, &[]).is_none());
     if let Some(placements) = free {
         return Some(Way::Free(placements));
@@ -53,7 +53,9 @@ fn way(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Way> {
     if !cluster.anyone_below(shape.priority) && !cluster.rank(shape, now).entitled {
         return None;
     }
-    let plan = preempt::choose(cluster, shape, now).filter(|plan| is_rightful(cluster, shape, plan, now));
+    let plan = preempt::choose(cluster, shape, now).filter(|plan| {
+        is_rightful(cluster, shape, plan, now) && reserve::against(cluster, shape, &plan.placements).is_none()
+    });
     plan.or_else(|| below_limit::make_room(cluster, shape, now)).map(Way::Taken)
 }
 

@@ -13,6 +13,7 @@ pub mod node;
 pub mod policy;
 pub mod policy_fault;
 pub mod queue;
+pub mod reserve;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
@@ -25,4 +26,5 @@ pub use node::NodeFacts;
 pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass};
 pub use policy_fault::PolicyFault;
 pub use queue::{PreemptionBudget, QueuePolicy, Quota};
+pub use reserve::Reserve;
 pub use time::{InvalidDuration, Millis, Timestamp};

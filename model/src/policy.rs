@@ -2,6 +2,7 @@
 
 use crate::chip::DeviceClass;
 use crate::queue::{QueuePolicy, read_queues};
+use crate::reserve::Reserve;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,6 +74,9 @@ pub struct Policy {
     /// Facts about device classes; a class that is not listed counts as a normalised chip.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub device_classes: BTreeMap<DeviceClass, DeviceClassPolicy>,
+    /// Chips kept free for jobs of high priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
 }
 
 impl Default for Policy {
@@ -97,6 +101,7 @@ impl Default for Policy {
             },
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
+            reserve: None,
         }
     }
 }

@@ -5,6 +5,7 @@ mod history;
 mod promises;
 mod quota;
 mod quota_history;
+mod reserve;
 mod rules;
 mod victims;
 mod world;

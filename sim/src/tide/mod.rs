@@ -16,7 +16,8 @@ pub use tally::TideReport;
 pub use victim::Victim;
 
 use crate::json_file;
-use crate::virtual_cluster::VirtualCluster;
+use crate::virtual_cluster::{self, VirtualCluster};
+use chiptide_model::{DeviceClass, Reserve};
 use clap::Args;
 use replay::{NODE_CHIPS, Replay};
 use std::path::PathBuf;
@@ -53,11 +54,23 @@ pub struct TideArgs {
     json: Option<PathBuf>,
 }
 
+/// The reserve keeps blocks of this many chips: the largest replica that is served.
+const BLOCK: u16 = 4;
+
 /// Chips that training must leave free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kept {
     None,
     Fixed(u32),
+}
+
+impl Kept {
+    /// The reserve of the policy: in blocks that hold the largest replica of the trace.
+    fn policy(self) -> Option<Reserve> {
+        let Kept::Fixed(chips) = self else { return None };
+        let class = DeviceClass::new(virtual_cluster::CLASS).ok()?;
+        Some(Reserve { min_priority: replay::INFERENCE_PRIORITY, chips: [(class, chips)].into(), block: BLOCK })
+    }
 }
 
 impl FromStr for Kept {
@@ -76,7 +89,9 @@ pub fn run(args: &TideArgs) -> anyhow::Result<ExitCode> {
     let demand = trace::read_demand(&args.hp)?;
     let jobs = trace::read_training(&args.lp)?;
     let nodes = args.inf_nodes + args.train_nodes;
-    let world = VirtualCluster::uniform(nodes, NODE_CHIPS as u16, Some(args.recount_every.max(1)), |_| ())?;
+    let world = VirtualCluster::uniform(nodes, NODE_CHIPS as u16, Some(args.recount_every.max(1)), |policy| {
+        policy.reserve = args.reserve.policy();
+    })?;
     let report = replay(world, &demand, &jobs, args)?;
     println!("{}", table(&report));
     json_file::write_if(args.json.as_deref(), &report)?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Chips of a node; a larger gang takes whole nodes.
 pub(super) const NODE_CHIPS: u32 = 8;
-const INFERENCE_PRIORITY: i32 = 800;
+pub(super) const INFERENCE_PRIORITY: i32 = 800;
 const TRAINING_PRIORITY: i32 = 100;
 
 /// A replay in progress.

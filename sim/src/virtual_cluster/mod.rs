@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// Odd, so that the seeds of all rounds differ, with ones all over, so that they differ everywhere.
 const SEED_STRIDE: u128 = 0xD134_2543_DE82_EF95_A076_1D64_78BD_642F;
+/// The device class of every chip.
+pub const CLASS: &str = "nvidia-h20";
 /// CPU of a node, thousandths of a core; jobs here ask for none.
 const NODE_CPU_MILLI: u64 = 128_000;
 /// Memory of a node, MiB; jobs here ask for none.
@@ -205,7 +207,7 @@ pub fn number_of(job: JobId) -> u64 {
 }
 
 fn registration(node: usize, chips: u16) -> anyhow::Result<Command> {
-    let class = DeviceClass::new("nvidia-h20")?;
+    let class = DeviceClass::new(CLASS)?;
     let facts = |chip: u16| -> anyhow::Result<(ChipFacts, Health)> {
         let facts = ChipFacts {
             id: ChipId::new(&format!("node-{node:05}-{chip}"))?,
