@@ -3,7 +3,9 @@
 use crate::cluster::Cluster;
 use crate::fleet::Chip;
 use crate::touched::Touched;
-use chiptide_model::{ChipDemand, ChipId, Job, JobId, JobState, Lease, LeaseId, SLOTS_PER_CHIP, Slots};
+use chiptide_model::{
+    Cause, ChipDemand, ChipId, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, SLOTS_PER_CHIP, Slots,
+};
 use std::fmt;
 
 /// A broken invariant, by its number in the design, with the evidence.
@@ -41,6 +43,14 @@ pub fn check(cluster: &Cluster) -> Vec<Violation> {
     for node in 0..cluster.fleet.nodes.len() {
         node_is_sound(cluster, node, &mut found);
     }
+    for holder in cluster.reservations().map(|(holder, _)| holder) {
+        reservation_is_sound(cluster, holder, &mut found);
+    }
+    for lease in cluster.leases.values() {
+        if cluster.reservations.leaving.by(lease.id) != cluster.vacant_by(lease) {
+            found.push(broken("books", format!("when lease {} leaves is noted wrongly", lease.id)));
+        }
+    }
     totals_are_sound(cluster, &mut found);
     found
 }
@@ -56,6 +66,9 @@ pub fn check_touched(cluster: &Cluster, touched: &Touched) -> Vec<Violation> {
     }
     for job in touched.jobs.iter().filter_map(|id: &JobId| cluster.job(*id)) {
         job_is_sound(cluster, job, &mut found);
+    }
+    for holder in &touched.reservations {
+        reservation_is_sound(cluster, holder, &mut found);
     }
     found
 }
@@ -82,6 +95,7 @@ fn chip_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
             found.push(broken("books", format!("chip {id} is held by lease {}, which does not say so", hold.lease)));
         }
     }
+    reserved_is_sound(cluster, chip, found);
     for (job, slots) in &chip.claims {
         let named = cluster.claims.get(job).is_some_and(|claim| {
             let mut holds = claim.placements.iter().flat_map(|placement| &placement.holds);
@@ -90,6 +104,45 @@ fn chip_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
         if !named {
             found.push(broken("books", format!("chip {id} is promised to job {job}, which claims nothing there")));
         }
+    }
+}
+
+/// No slot is set aside for two jobs, nor for two windows of the calendar. A job may have its own within a window.
+fn reserved_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
+    let id = &chip.facts.id;
+    let of_job = |holder: &Holder| matches!(holder, Holder::Job(_));
+    for jobs in [true, false] {
+        let reserved = chip.reserved.iter().filter(|(holder, _)| of_job(holder) == jobs);
+        if let Some(twice) = overlap(reserved.flat_map(|(_, slots)| slots.iter().copied())) {
+            found.push(broken("I1", format!("slots {twice:?} of chip {id} are reserved twice")));
+        }
+    }
+    for (holder, slots) in &chip.reserved {
+        let reservation = cluster.reservation(holder);
+        let mut holds = reservation.into_iter().flat_map(|known| &known.placements).flat_map(|known| &known.holds);
+        if !holds.any(|wanted| wanted.chip == *id && wanted.slots == *slots) {
+            found.push(broken("books", format!("chip {id} is reserved for {holder}, which has nothing there")));
+        }
+    }
+}
+
+fn reservation_is_sound(cluster: &Cluster, holder: &Holder, found: &mut Vec<Violation>) {
+    let Some(reservation) = cluster.reservation(holder) else { return };
+    for hold in reservation.placements.iter().flat_map(|placement| &placement.holds) {
+        let there = cluster
+            .chip(&hold.chip)
+            .is_some_and(|chip| chip.reserved.iter().any(|(owner, slots)| owner == holder && *slots == hold.slots));
+        if !there {
+            found.push(broken("books", format!("{holder} has chip {} reserved, which does not say so", hold.chip)));
+        }
+    }
+    let Holder::Job(id) = holder else { return };
+    let moving = |job: &Job| {
+        let lease = job.state.lease().and_then(|lease| cluster.lease(lease));
+        matches!(lease.map(|lease| &lease.state), Some(LeaseState::Revoking { cause: Cause::Consolidate { .. }, .. }))
+    };
+    if !cluster.job(*id).is_some_and(|job| cluster.waits(*id) || moving(job)) {
+        found.push(broken("I5", format!("job {id} has a reservation and neither waits nor moves")));
     }
 }
 
@@ -171,6 +224,9 @@ fn node_is_sound(cluster: &Cluster, ix: usize, found: &mut Vec<Violation>) {
         if cluster.fleet.pools[pool].free != cluster.fleet.count_free(pool) {
             found.push(broken("books", format!("a pool of node {} does not count what is free", node.id)));
         }
+    }
+    if (node.cpu_reserved, node.memory_reserved) != cluster.reserved_on(ix) {
+        found.push(broken("books", format!("what is set aside on node {} is counted wrongly", node.id)));
     }
     let here = node.leases.iter().filter_map(|id| cluster.leases.get(id)).flat_map(|lease| &lease.placements);
     let cpu: u64 = here.filter(|placement| placement.node == node.id).map(|placement| placement.cpu_milli).sum();

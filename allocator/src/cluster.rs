@@ -1,10 +1,12 @@
 //! The whole live cluster in memory: the fold of every event so far.
 
+use crate::consolidate::Consolidations;
 use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
 use crate::queue::Queue;
 use crate::quota::Ledger;
+use crate::reservations::Reservations;
 use crate::touched::Touched;
-use chiptide_model::{ChipId, Choice, Job, JobId, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
+use chiptide_model::{ChipId, Choice, Job, JobId, JobState, Lease, LeaseId, NodeId, Placement, Policy, Timestamp};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +45,8 @@ pub struct Cluster {
     pub seq: u64,
     /// Place of the last job accepted.
     pub last_place: u64,
+    /// When the last event happened.
+    pub at: Timestamp,
     /// Nodes, chips and pools.
     pub fleet: Fleet,
     pub(crate) jobs: BTreeMap<JobId, Job>,
@@ -59,6 +63,8 @@ pub struct Cluster {
     pub(crate) preemptible: BTreeSet<(i32, LeaseId)>,
     /// Holds of ended leases not yet proven vacant.
     pub(crate) vacating: usize,
+    pub(crate) reservations: Reservations,
+    pub(crate) consolidations: Consolidations,
     /// Claims to look at in the next round.
     pub(crate) claims_to_check: BTreeSet<JobId>,
     pub(crate) touched: Touched,
@@ -73,6 +79,7 @@ impl PartialEq for Cluster {
             && self.leader_epoch == other.leader_epoch
             && self.seq == other.seq
             && self.last_place == other.last_place
+            && self.at == other.at
             && self.fleet == other.fleet
             && self.jobs == other.jobs
             && self.leases == other.leases
@@ -83,6 +90,8 @@ impl PartialEq for Cluster {
             && self.priorities == other.priorities
             && self.preemptible == other.preemptible
             && self.vacating == other.vacating
+            && self.reservations == other.reservations
+            && self.consolidations == other.consolidations
     }
 }
 
@@ -122,6 +131,11 @@ impl Cluster {
         self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
     }
 
+    /// Whether a job waits in the queue, holding no promise.
+    pub(crate) fn waits(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| job.state == JobState::Pending) && !self.claims.contains_key(&id)
+    }
+
     /// A node by name.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes_by_id.get(id).map(|&ix| &self.fleet.nodes[ix])
@@ -145,7 +159,8 @@ impl Cluster {
     /// When the clock next has something to do, if anything.
     pub fn next_due(&self) -> Option<Timestamp> {
         let waited_for = if self.queue.is_empty() { None } else { self.ledger.next_release(self.looked_at) };
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(waited_for).min()
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(waited_for).chain(self.next_reservation_due()).min()
     }
 
     /// Whether a job of lower priority than this is live, so that preempting or keeping chips could matter.

@@ -4,8 +4,10 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{expire, place, promise, register, report, serve};
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, Timestamp, Unfit};
+use crate::{expire, place, promise, register, report, reservations, serve};
+use chiptide_model::{
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
+};
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +36,9 @@ pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Deci
     let answers = commands.into_iter().map(|command| draft.handle(command)).collect();
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
-    serve::waiting(&mut draft);
+    reservations::tend(&mut draft);
+    serve::all(&mut draft);
+    reservations::close_overdue(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }
 }
@@ -47,7 +51,9 @@ impl Draft<'_> {
                 Ok(Ack::Done)
             }
             Command::ApplyPolicy(policy) => {
+                let before = self.cluster.policy.clone();
                 self.emit(Event::PolicyApplied { policy });
+                reservations::policy_changed(self, &before);
                 Ok(Ack::Done)
             }
             Command::Submit(jobs) => self.submit(jobs),
@@ -96,8 +102,9 @@ impl Draft<'_> {
 
     /// Ends a job at its owner's word, whatever it holds.
     fn end(&mut self, id: JobId, cause: Cause, outcome: Outcome) -> Result<Ack, Refusal> {
-        let job = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?;
-        match job.state.lease() {
+        let lease = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?.state.lease();
+        reservations::served(self, id, ReservationDrop::Cancelled);
+        match lease {
             Some(lease) => self.emit(Event::LeaseEnded { lease, cause, next: Next::Ended(outcome) }),
             None => {
                 if self.cluster.claim(id).is_some() {

@@ -3,7 +3,10 @@
 use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::decide::Round;
-use chiptide_model::{Cause, Event, JobId, JobState, LeaseId, Millis, Next, Outcome, Placement, Timestamp};
+use crate::reservations::{Use, make_way, served};
+use chiptide_model::{
+    Cause, Event, JobId, JobState, LeaseId, Millis, Next, Outcome, Placement, ReservationDrop, Timestamp,
+};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -53,7 +56,9 @@ impl<'a> Draft<'a> {
         let until = |span: Option<Millis>| span.map(|span| self.now() + span);
         let (expires_at, ends_at) = (until(spec.lease_ttl), until(spec.max_duration));
         let lease = self.mint_lease();
+        make_way(self, id, &placements, Use::Now);
         self.emit(Event::LeaseGranted { lease, job: id, attempt, placements, expires_at, ends_at });
+        served(self, id, ReservationDrop::Started);
     }
 
     /// A lease id that only this round can mint: its seed, mixed with a counter.
@@ -68,7 +73,8 @@ impl<'a> Draft<'a> {
 pub(crate) fn after(cause: &Cause) -> Next {
     let failed = |reason: &str| Next::Ended(Outcome::Failed { reason: reason.into() });
     match cause {
-        Cause::Preempt { .. } | Cause::Reclaim { .. } | Cause::Fault { .. } | Cause::Released => Next::Pending,
+        Cause::Preempt { .. } | Cause::Reclaim { .. } | Cause::Consolidate { .. } => Next::Pending,
+        Cause::Fault { .. } | Cause::Released => Next::Pending,
         Cause::MaxDuration => failed("max_duration"),
         Cause::Expired => failed("lease_expired"),
         Cause::Cancelled => Next::Ended(Outcome::Cancelled),

@@ -41,6 +41,10 @@ fn lease_due(draft: &mut Draft<'_>, id: LeaseId) {
         LeaseState::Active => {
             let grace = draft.cluster.job(lease.job).map(|job| job.spec.grace).unwrap_or_default();
             draft.emit(Event::LeaseRevoked { lease: id, cause: Cause::MaxDuration, deadline: now + grace });
+            if grace.0 == 0 {
+                let next = after(&Cause::MaxDuration);
+                draft.emit(Event::LeaseEnded { lease: id, cause: Cause::MaxDuration, next });
+            }
         }
         LeaseState::Ended { .. } => {}
     }

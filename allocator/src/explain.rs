@@ -4,6 +4,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{Pool, PoolFree};
 use crate::place::{self, Scope};
 use crate::queue::Shape;
+use crate::reservations;
 use crate::room::Need;
 use chiptide_model::{ChipDemand, DeviceClass, Job, JobState, SLOTS_PER_CHIP, Timestamp};
 use rustc_hash::FxHashMap;
@@ -40,6 +41,23 @@ pub enum Reason {
     NodesUnknown {
         /// How many chips.
         chips: u64,
+    },
+    /// Chips are set aside for it: it starts by then at the latest.
+    Reserved {
+        /// When.
+        starts_at: Timestamp,
+    },
+    /// Chips that nobody holds, kept for the reservations of others.
+    KeptForOthers {
+        /// How many chips.
+        chips: u64,
+    },
+    /// The calendar should have kept chips for its queue, and could not: their holders have no known end.
+    ReservationShort {
+        /// The calendar's name for it.
+        name: String,
+        /// Chips asked for, and chips kept.
+        shortage: Shortage,
     },
     /// Nothing is in the way any more; the next round will serve it.
     NextRound,
@@ -85,7 +103,8 @@ impl<'a> Explainer<'a> {
             return explain(self.cluster, job);
         }
         let shape = Shape::of(&job.spec);
-        self.known.entry(shape).or_insert_with_key(|shape| blockers(self.cluster, shape)).clone()
+        let known = self.known.entry(shape).or_insert_with_key(|shape| blockers(self.cluster, shape)).clone();
+        [known, reservations::reasons(self.cluster, job)].concat()
     }
 }
 
@@ -103,7 +122,7 @@ pub fn explain(cluster: &Cluster, job: &Job) -> Vec<Reason> {
         let (chips, waiting_for) = (holds().count() as u64, holds().filter(occupied).count() as u64);
         return vec![Reason::AwaitingVacancy { chips, waiting_for, deadline: claim.deadline }];
     }
-    blockers(cluster, &Shape::of(&job.spec))
+    [blockers(cluster, &Shape::of(&job.spec)), reservations::reasons(cluster, job)].concat()
 }
 
 fn blockers(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod check;
 pub mod cluster;
 pub mod command;
+pub mod consolidate;
 pub mod decide;
 pub mod explain;
 pub mod fleet;
@@ -21,14 +22,15 @@ pub mod queue;
 pub mod quota;
 pub mod register;
 pub mod report;
+pub mod reservations;
 pub mod restore;
 pub mod room;
 pub mod touched;
 
 mod draft;
-mod reserve;
 mod expire;
 mod promise;
+mod reserve;
 mod rights;
 mod serve;
 
@@ -39,6 +41,7 @@ pub use command::{Ack, Command, NewJob, Refusal, Report};
 pub use decide::{Decision, Round, decide};
 pub use explain::{Reason, explain};
 pub use quota::{ColumnUse, PastUse, QueueUse, QuotaShortage};
+pub use reservations::Reservation;
 pub use restore::Snapshot;
 pub use touched::Touched;
 

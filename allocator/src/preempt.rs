@@ -11,7 +11,7 @@ use crate::place::{Scope, class_scopes, find_within, places};
 use crate::queue::Shape;
 use crate::rights::Rights;
 use crate::room::{Need, Room};
-use chiptide_model::{ChipDemand, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same, Timestamp};
+use chiptide_model::{ChipDemand, Holder, Lease, LeaseId, Placement, SLOTS_PER_CHIP, Same, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,12 +54,29 @@ pub(crate) struct Plan {
 
 /// Finds the cheapest way to make room for a gang by evicting leases of strictly lower priority, or `None`. Chips that
 /// ended leases have yet to vacate cost nothing.
+#[cfg(test)]
 pub(crate) fn choose(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Plan> {
-    let victims = Victims::of(cluster, shape, now);
+    choose_with(cluster, shape, now, &[])
+}
+
+/// The same, with the reserved chips of some holders open to the plan.
+pub(crate) fn choose_with(cluster: &Cluster, shape: &Shape, now: Timestamp, open: &[Holder]) -> Option<Plan> {
+    cheapest(cluster, shape, &Victims::of(cluster, shape, now).costs, open)
+}
+
+/// The cheapest way to make room for a gang by evicting leases that have a price.
+pub(crate) fn cheapest(
+    cluster: &Cluster,
+    shape: &Shape,
+    costs: &BTreeMap<LeaseId, Cost>,
+    open: &[Holder],
+) -> Option<Plan> {
+    let victims = Victims { cluster, costs: costs.clone() };
     if victims.costs.is_empty() && cluster.vacating == 0 {
         return None;
     }
     let mut room = Room::of(cluster);
+    open.iter().for_each(|holder| room.open(holder));
     for lease in cluster.leases.values().filter(|lease| !lease.is_live()) {
         room.empty(lease);
     }

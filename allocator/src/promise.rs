@@ -5,14 +5,27 @@ use crate::draft::{Draft, after};
 use crate::preempt::Plan;
 use crate::queue::Shape;
 use crate::quota::Why;
+use crate::reservations::{self, Use};
 use crate::rights::Rights;
-use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseId, Timestamp};
+use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseId, ReservationDrop, Timestamp};
 
-/// Evicts a plan's victims and promises their chips to the job, in one round.
+/// Evicts a plan's victims, by priority or by quota, and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
+    let victims = causes(draft.cluster, job, &plan, draft.now());
+    make_for(draft, job, plan, victims);
+}
+
+/// The same for a cause that holds for every victim.
+pub(crate) fn make_for_cause(draft: &mut Draft<'_>, job: JobId, plan: Plan, cause: Cause) {
+    let victims = plan.victims.iter().filter_map(|id| draft.cluster.lease(*id));
+    let victims =
+        victims.map(|lease| (lease.id, cause.clone(), leaves_by(draft.cluster, lease, draft.now()))).collect();
+    make_for(draft, job, plan, victims);
+}
+
+fn make_for(draft: &mut Draft<'_>, job: JobId, plan: Plan, victims: Vec<(LeaseId, Cause, Timestamp)>) {
     let now = draft.now();
     let choice = choice(draft.cluster, &plan, now);
-    let victims = causes(draft.cluster, job, &plan, now);
     let last = victims.iter().map(|(.., deadline)| *deadline).max().unwrap_or(now);
     for (lease, cause, deadline) in victims {
         draft.emit(Event::LeaseRevoked { lease, cause: cause.clone(), deadline });
@@ -21,6 +34,7 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
             draft.emit(Event::LeaseEnded { lease, cause, next });
         }
     }
+    reservations::make_way(draft, job, &plan.placements, Use::Later);
     draft.emit(Event::ClaimMade {
         job,
         placements: plan.placements,
@@ -28,6 +42,7 @@ pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
         deadline: last + draft.cluster.policy.bounds.claim,
         choice,
     });
+    reservations::served(draft, job, ReservationDrop::Promised);
 }
 
 /// Why each victim is taken, and by when it leaves.
@@ -40,10 +55,13 @@ fn causes(cluster: &Cluster, for_job: JobId, plan: &Plan, now: Timestamp) -> Vec
             _ => Cause::Preempt { for_job },
         };
         rights.take(lease);
-        let grace = cluster.job(lease.job).map(|holder| holder.spec.grace).unwrap_or_default();
-        (lease.id, cause, now + grace)
+        (lease.id, cause, leaves_by(cluster, lease, now))
     };
     plan.victims.iter().filter_map(|id| cluster.lease(*id)).map(cause).collect()
+}
+
+fn leaves_by(cluster: &Cluster, lease: &Lease, now: Timestamp) -> Timestamp {
+    now + cluster.job(lease.job).map(|holder| holder.spec.grace).unwrap_or_default()
 }
 
 /// What the plan and each of its victims cost, for whoever asks later why it was chosen.

@@ -3,9 +3,10 @@
 use crate::cluster::{Claim, Cluster, Timer};
 use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
+use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy, Quarantine,
-    SessionId, Timestamp,
+    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy,
+    Quarantine, SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -64,6 +65,14 @@ pub struct Snapshot {
     pub past_use: Vec<PastUse>,
     /// When jobs of each queue (and of those below it) were preempted within a day, oldest first.
     pub preempted: Vec<(String, Vec<Timestamp>)>,
+    /// When the last event happened.
+    pub at: Timestamp,
+    /// Chips set aside.
+    pub reservations: Vec<(Holder, Reservation)>,
+    /// Jobs moved for each live gang.
+    pub moved: Vec<(JobId, BTreeSet<JobId>)>,
+    /// When jobs were last moved.
+    pub moved_at: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -102,6 +111,10 @@ impl Snapshot {
             claims: cluster.claims.iter().map(|(job, claim)| (*job, claim.clone())).collect(),
             past_use: cluster.ledger.past(&cluster.fleet.classes),
             preempted: cluster.ledger.preempted(),
+            at: cluster.at,
+            reservations: cluster.reservations().map(|(holder, known)| (holder.clone(), known.clone())).collect(),
+            moved: cluster.consolidations.moved.iter().map(|(gang, moved)| (*gang, moved.clone())).collect(),
+            moved_at: cluster.consolidations.last,
         }
     }
 
@@ -112,6 +125,7 @@ impl Snapshot {
             leader_epoch: self.leader_epoch,
             seq: self.seq,
             last_place: self.last_place,
+            at: self.at,
             ..Cluster::default()
         };
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
@@ -138,8 +152,14 @@ impl Snapshot {
                 cluster.queue.insert(&job.spec, job.place, job.id);
             }
         }
+        cluster.note_all_leaving();
+        (cluster.consolidations.moved, cluster.consolidations.last) = (self.moved.into_iter().collect(), self.moved_at);
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
+        }
+        for (holder, reservation) in self.reservations {
+            cluster.set_reserved(&holder, &reservation, true)?;
+            cluster.reservations.to_check.insert(holder);
         }
         cluster.restore_ledger(self.past_use, self.preempted);
         Ok(cluster)
@@ -160,6 +180,8 @@ fn add_node(cluster: &mut Cluster, row: NodeRow) {
         chips: Vec::new(),
         cpu_claimed: 0,
         memory_claimed: 0,
+        cpu_reserved: 0,
+        memory_reserved: 0,
         leases: BTreeSet::new(),
         orders_revision: 0,
     });

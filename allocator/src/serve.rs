@@ -4,11 +4,11 @@
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::preempt::{self, Plan};
-use crate::queue::Shape;
+use crate::queue::{Shape, Step};
 use crate::quota::below_limit;
 use crate::rights::Rights;
-use crate::{promise, reserve};
-use chiptide_model::{Kind, Lease, Placement, Timestamp};
+use crate::{consolidate, promise, reservations, reserve};
+use chiptide_model::{JobId, Kind, Lease, Placement, Timestamp};
 use std::borrow::Cow;
 
 /// How a job can have its chips.
@@ -19,41 +19,75 @@ enum Way {
     Taken(Plan),
 }
 
-/// Serves the queue.
-pub(crate) fn waiting(draft: &mut Draft<'_>) {
+/// Serves the queue; once more if that set something free that was reserved.
+pub(crate) fn all(draft: &mut Draft<'_>) {
     let now = draft.now();
     let released = draft.cluster.ledger.next_release(draft.cluster.looked_at);
     if released.is_some_and(|at| at <= now) {
         draft.cluster.queue.supply_grew();
     }
     draft.cluster.looked_at = now;
-    let mut walk = draft.cluster.queue.walk(|shape| draft.cluster.rank(shape, now));
-    while let Some(step) = walk.step(&draft.cluster.queue, |shape| draft.cluster.rank(shape, now)) {
-        let shape = draft.cluster.queue.shape(&step);
-        match way(draft.cluster, shape, now) {
-            Some(Way::Free(placements)) => draft.grant(step.job, placements),
-            Some(Way::Taken(plan)) => promise::make(draft, step.job, plan),
-            None => {
-                let shape = shape.clone();
-                draft.cluster.queue.shape_failed(&shape);
-                continue;
-            }
-        }
-        walk.next_of_shape(&draft.cluster.queue, &step, |shape| draft.cluster.rank(shape, now));
+    let freed = draft.cluster.reservations.freed;
+    waiting(draft, now);
+    if draft.cluster.reservations.freed != freed {
+        waiting(draft, now);
     }
 }
 
-fn way(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Way> {
-    let free = within_quota(cluster, shape)
-        .and_then(|open| reserve::find(cluster, &open))
-        .filter(|placements| cluster.quota_against(shape, placements, &[]).is_none());
-    if let Some(placements) = free {
+/// Serves whoever waits, in order, those whose reserved chips are free by now at their turn.
+fn waiting(draft: &mut Draft<'_>, now: Timestamp) {
+    let mut turns = reservations::Turns::of(draft.cluster, now);
+    let mut walk = draft.cluster.queue.walk(|shape| draft.cluster.rank(shape, now));
+    while let Some(step) = walk.step(&draft.cluster.queue, |shape| draft.cluster.rank(shape, now)) {
+        turns.start_before(draft, step.job);
+        if !draft.cluster.waits(step.job) || serve(draft, &step, now) {
+            walk.next_of_shape(&draft.cluster.queue, &step, |shape| draft.cluster.rank(shape, now));
+        }
+    }
+    turns.start_rest(draft);
+}
+
+/// Serves one waiting job; `false` when it has to wait on.
+fn serve(draft: &mut Draft<'_>, step: &Step, now: Timestamp) -> bool {
+    let shape = draft.cluster.queue.shape(step);
+    match way(draft.cluster, step.job, shape, now) {
+        Some(Way::Free(placements)) => draft.grant(step.job, placements),
+        Some(Way::Taken(plan)) => promise::make(draft, step.job, plan),
+        None => {
+            let shape = shape.clone();
+            // No move and no reservation helps a job that its quota keeps from starting.
+            let open = within_quota(draft.cluster, &shape).is_some();
+            if open && consolidate::make_room(draft, step.job, &shape) {
+                return true;
+            }
+            draft.cluster.queue.shape_failed(&shape);
+            if open {
+                reservations::consider(draft, step.job, &shape);
+            }
+            return false;
+        }
+    }
+    true
+}
+
+fn way(cluster: &Cluster, job: JobId, shape: &Shape, now: Timestamp) -> Option<Way> {
+    let free = within_quota(cluster, shape).and_then(|open| {
+        reservations::find_first(cluster, job, &open, now)
+            .or_else(|| reserve::find(cluster, &open))
+            .or_else(|| reservations::find(cluster, job, &open, now))
+    });
+    if let Some(placements) = free.filter(|placements| {
+        cluster.quota_against(shape, placements, &[]).is_none()
+            && reserve::against(cluster, shape, placements).is_none()
+    }) {
         return Some(Way::Free(placements));
     }
     if !cluster.anyone_below(shape.priority) && !cluster.rank(shape, now).entitled {
         return None;
     }
-    let plan = preempt::choose(cluster, shape, now).filter(|plan| {
+    let reserved = reservations::open_for_eviction(cluster, job, shape, now);
+    let plan = preempt::choose_with(cluster, shape, now, &reserved);
+    let plan = plan.filter(|plan| {
         is_rightful(cluster, shape, plan, now) && reserve::against(cluster, shape, &plan.placements).is_none()
     });
     plan.or_else(|| below_limit::make_room(cluster, shape, now)).map(Way::Taken)

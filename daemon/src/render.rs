@@ -106,6 +106,18 @@ fn reason_view(reason: &Reason) -> ReasonView {
             available: Some(*chips),
             ..plain("nodes_unknown", format!("{chips} chips are on nodes that do not report"))
         },
+        Reason::Reserved { starts_at } => {
+            plain("reserved", format!("chips are set aside for it; it starts by {} at the latest", to_utc(*starts_at)))
+        }
+        Reason::KeptForOthers { chips } => ReasonView {
+            available: Some(*chips),
+            ..plain("kept_for_others", format!("{chips} free chips are kept for the reservations of others"))
+        },
+        Reason::ReservationShort { name, shortage } => short(
+            "reservation_short",
+            shortage,
+            format!("the calendar's {name} has {} of {} chips kept", shortage.available, shortage.requested),
+        ),
         Reason::NextRound => plain("next_round", "nothing is in the way; the next round serves it".into()),
     }
 }

@@ -7,6 +7,7 @@ use crate::job::{JobSpec, Outcome};
 use crate::lease::{Cause, Placement};
 use crate::node::NodeFacts;
 use crate::policy::Policy;
+use crate::reservation::{Holder, ReservationDrop};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -140,6 +141,29 @@ pub enum Event {
         /// Why.
         why: ClaimDrop,
     },
+    /// Chips were set aside, free ones and held ones. It takes the place of what the holder had set aside before.
+    ReservationMade {
+        /// For whom.
+        holder: Holder,
+        /// From when on: for a job, the latest start that the known ends allow.
+        starts_at: Timestamp,
+        /// Until when, for a calendar reservation.
+        ends_at: Option<Timestamp>,
+        /// The chips.
+        placements: Vec<Placement>,
+    },
+    /// The window of a calendar reservation began.
+    ReservationOpened {
+        /// For whom.
+        holder: Holder,
+    },
+    /// Chips are no longer set aside.
+    ReservationDropped {
+        /// For whom they were.
+        holder: Holder,
+        /// Why.
+        why: ReservationDrop,
+    },
     /// A lease was granted.
     LeaseGranted {
         /// The lease.
@@ -207,6 +231,9 @@ impl Event {
             Event::JobEnded { .. } => "job_ended",
             Event::ClaimMade { .. } => "claim_made",
             Event::ClaimDropped { .. } => "claim_dropped",
+            Event::ReservationMade { .. } => "reservation_made",
+            Event::ReservationOpened { .. } => "reservation_opened",
+            Event::ReservationDropped { .. } => "reservation_dropped",
             Event::LeaseGranted { .. } => "lease_granted",
             Event::LeaseConfirmed { .. } => "lease_confirmed",
             Event::LeaseRenewed { .. } => "lease_renewed",

@@ -46,6 +46,11 @@ pub enum Cause {
         /// That job.
         for_job: JobId,
     },
+    /// The job is moved to other chips, kept for it, so that a gang finds room.
+    Consolidate {
+        /// That gang.
+        for_job: JobId,
+    },
     /// The job reached its `max_duration`.
     MaxDuration,
     /// The holder did not renew within `lease_ttl`.
@@ -69,7 +74,7 @@ impl Cause {
     /// The job that gets the chips, where the lease is taken for one.
     pub fn for_job(&self) -> Option<JobId> {
         match self {
-            Cause::Preempt { for_job } | Cause::Reclaim { for_job } => Some(*for_job),
+            Cause::Preempt { for_job } | Cause::Reclaim { for_job } | Cause::Consolidate { for_job } => Some(*for_job),
             _ => None,
         }
     }
@@ -79,6 +84,7 @@ impl Cause {
         match self {
             Cause::Preempt { .. } => "preempt",
             Cause::Reclaim { .. } => "reclaim",
+            Cause::Consolidate { .. } => "consolidate",
             Cause::MaxDuration => "max_duration",
             Cause::Expired => "expired",
             Cause::Cancelled => "cancelled",

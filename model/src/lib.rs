@@ -13,6 +13,7 @@ pub mod node;
 pub mod policy;
 pub mod policy_fault;
 pub mod queue;
+pub mod reservation;
 pub mod reserve;
 pub mod time;
 
@@ -26,5 +27,6 @@ pub use node::NodeFacts;
 pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass};
 pub use policy_fault::PolicyFault;
 pub use queue::{PreemptionBudget, QueuePolicy, Quota};
+pub use reservation::{Backfill, CalendarReservation, Consolidation, Holder, ReservationDrop};
 pub use reserve::Reserve;
 pub use time::{InvalidDuration, Millis, Timestamp};

@@ -1,7 +1,9 @@
 //! What an admin decides: queues and their quotas, priority classes, device classes, fairness, and the bounds of waiting.
 
 use crate::chip::DeviceClass;
+use crate::policy_fault::DEPTH_MAX;
 use crate::queue::{QueuePolicy, read_queues};
+use crate::reservation::{Backfill, CalendarReservation, Consolidation};
 use crate::reserve::Reserve;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,15 @@ pub struct Policy {
     /// Chips kept free for jobs of high priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Reserve>,
+    /// Reservations for jobs that wait, and how others may pass them.
+    #[serde(default)]
+    pub backfill: Backfill,
+    /// Chips set aside by the calendar.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calendar: Vec<CalendarReservation>,
+    /// When running jobs may be moved to make room for a gang; `None` never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consolidation: Option<Consolidation>,
 }
 
 impl Default for Policy {
@@ -102,6 +113,9 @@ impl Default for Policy {
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
             reserve: None,
+            backfill: Backfill::default(),
+            calendar: Vec::new(),
+            consolidation: None,
         }
     }
 }
@@ -110,6 +124,12 @@ impl Policy {
     /// Speed of a device class against a normalised chip, in thousandths.
     pub fn speed_permille(&self, class: &DeviceClass) -> u32 {
         self.device_classes.get(class).map_or(1000, |known| known.speed_permille)
+    }
+
+    /// Whether a queue is `top` or lies below it.
+    pub fn is_within(&self, queue: &str, top: &str) -> bool {
+        let parent = |name: &&str| self.queues.get(*name).and_then(|queue| queue.parent.as_deref());
+        std::iter::successors(Some(queue), parent).take(DEPTH_MAX).any(|name| name == top)
     }
 
     /// Whether jobs may name this queue: it exists and has none below it.

@@ -21,6 +21,7 @@ impl Cluster {
 
     pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
         self.policy = policy.clone();
+        self.note_all_leaving();
         self.arrange_ledger(at);
         self.ledger.tolerate_present();
         self.touched.policy = true;
@@ -87,6 +88,7 @@ impl Cluster {
             added.into_iter().for_each(|class| self.capacity_grew(class, 1));
         }
         self.node_changed(node);
+        self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
     }
@@ -101,6 +103,7 @@ impl Cluster {
             quarantine: None,
             holds: Vec::new(),
             claims: Vec::new(),
+            reserved: Vec::new(),
         });
         self.fleet.nodes[node].chips.push(ix);
         self.chips_by_id.insert(facts.id.clone(), ix);
@@ -163,10 +166,12 @@ impl Cluster {
         self.touched.orders.insert(self.fleet.nodes[node].id.clone());
     }
 
-    /// Something about a node changed: claims on its chips are worth another look.
+    /// Something about a node changed: claims and reservations on its chips are worth another look.
     pub(super) fn check_claims_of(&mut self, node: NodeIx) {
         for &chip in &self.fleet.nodes[node].chips {
             self.claims_to_check.extend(self.fleet.chips[chip].claims.iter().map(|(job, _)| *job));
+            let reserved = &self.fleet.chips[chip].reserved;
+            self.reservations.to_check.extend(reserved.iter().map(|(holder, _)| holder.clone()));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Applied;
 use crate::cluster::{Claim, Cluster, Timer};
-use chiptide_model::{Job, JobId, JobSpec, JobState, Outcome, Placement, Timestamp};
+use chiptide_model::{Holder, Job, JobId, JobSpec, JobState, Outcome, Placement, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -50,7 +50,14 @@ impl Cluster {
     }
 
     pub(super) fn end_job(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
+        if self.reservations.by_holder.contains_key(&Holder::Job(id)) {
+            return Err(format!("job {id} still has a reservation"));
+        }
         let mut job = self.jobs.remove(&id).ok_or_else(|| format!("no job {id}"))?;
+        self.reservations.looked_at.remove(&id);
+        if self.consolidations.moved.remove(&id).is_some() {
+            self.touched.consolidations.insert(id);
+        }
         self.queue.remove(&job.spec, job.place);
         if let Some(count) = self.priorities.get_mut(&job.spec.priority) {
             *count -= 1;

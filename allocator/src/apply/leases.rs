@@ -3,7 +3,7 @@
 use super::Applied;
 use crate::cluster::{Cluster, Timer};
 use crate::fleet::{ChipHold, ChipIx, NodeIx};
-use chiptide_model::{Cause, ChipId, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
+use chiptide_model::{Cause, ChipId, Holder, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
 use std::collections::BTreeSet;
 
 impl Cluster {
@@ -22,6 +22,7 @@ impl Cluster {
         self.leave_node_if_empty(node, lease);
         self.orders_changed(node);
         self.fleet.recount_node(node);
+        self.settle_reserved(node);
         self.check_claims_of(node);
         self.queue.supply_grew_of(&self.fleet.chips[ix].facts.class);
         Ok(())
@@ -48,6 +49,7 @@ impl Cluster {
             .iter()
             .any(|id| self.nodes_by_id.get(id).is_some_and(|&ix| self.fleet.nodes[ix].leases.contains(&lease)));
         if !elsewhere && let Some(record) = self.leases.remove(&lease) {
+            self.reservations.leaving.set(lease, None);
             self.touched.leases.remove(&lease);
             self.touched.vacated_leases.insert(lease, record);
         }
@@ -73,7 +75,10 @@ impl Cluster {
         if let Some(due) = lease.next_due() {
             self.timers.insert((due, Timer::Lease(id)));
         }
+        let nodes = self.nodes_of(&lease);
         self.leases.insert(id, lease);
+        nodes.into_iter().for_each(|node| self.settle_reserved(node));
+        self.note_leaving(id);
         self.touched.leases.insert(id);
         self.set_state(at, job_id, JobState::Leased { lease: id })
     }
@@ -134,6 +139,11 @@ impl Cluster {
         self.change_lease(id, |lease| lease.state = LeaseState::Revoking { cause: cause.clone(), deadline })?;
         let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?;
         let (job, nodes, placements) = (lease.job, self.nodes_of(lease), lease.placements.clone());
+        if let Cause::Consolidate { for_job } = cause {
+            self.consolidations.note(at, *for_job, job);
+            self.touched.consolidations.insert(*for_job);
+        }
+        self.note_leaving(id);
         nodes.into_iter().for_each(|node| self.orders_changed(node));
         let spec = self.jobs.get(&job).ok_or_else(|| format!("no job {job}"))?.spec.clone();
         self.charge_leaving(&spec, &placements, true, at);
@@ -161,6 +171,7 @@ impl Cluster {
             }
             self.touched.chips.insert(hold.chip.clone());
         }
+        self.note_leaving(id);
         self.nodes_of(&lease).into_iter().for_each(|node| self.orders_changed(node));
         let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
         self.preemptible.remove(&(spec.priority, id));
@@ -176,6 +187,7 @@ impl Cluster {
                 job.preemptions += u32::from(cause.for_job().is_some());
                 self.queue.insert(&spec, job.place, lease.job);
                 self.queue.supply_grew();
+                self.reservations.check(&Holder::Job(lease.job));
                 Ok(())
             }
         }

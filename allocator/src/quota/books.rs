@@ -6,7 +6,10 @@ use super::rank::Rank;
 use super::standing::{QuotaBlock, Standing};
 use crate::cluster::Cluster;
 use crate::queue::Shape;
-use chiptide_model::{ChipDemand, DeviceClass, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP, Timestamp};
+use chiptide_model::{
+    CalendarReservation, ChipDemand, DeviceClass, Holder, JobId, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
+    Timestamp,
+};
 use std::cmp::Reverse;
 
 /// Before anything: an entry at this time moves no average.
@@ -55,7 +58,7 @@ impl Cluster {
     /// Arranges the accounts by the policy and the fleet, and charges everything that is held anew.
     pub(crate) fn arrange_ledger(&mut self, at: Timestamp) {
         let mut ledger = std::mem::take(&mut self.ledger);
-        ledger.arrange(&self.policy, &self.fleet.classes, at);
+        ledger.arrange(&self.policy, &self.fleet.classes, &self.open_windows(), at);
         ledger.capacity = self.capacity(&ledger);
         self.charge_all(&mut ledger);
         self.ledger = ledger;
@@ -64,7 +67,7 @@ impl Cluster {
     /// Opens the books again from what was stored and what is held.
     pub(crate) fn restore_ledger(&mut self, past: Vec<PastUse>, preempted: Vec<(String, Vec<Timestamp>)>) {
         let mut ledger = Ledger::default();
-        ledger.arrange(&self.policy, &self.fleet.classes, NEVER);
+        ledger.arrange(&self.policy, &self.fleet.classes, &self.open_windows(), NEVER);
         ledger.recall(past, &self.fleet.classes);
         for (queue, times) in preempted {
             let ix = ledger.open(&queue, NEVER);
@@ -94,6 +97,14 @@ impl Cluster {
                 ledger.charge(queue, &amounts, part, true, NEVER);
             }
         }
+    }
+
+    /// The calendar's windows that are open: their queues are guaranteed their chips for as long.
+    fn open_windows(&self) -> Vec<&CalendarReservation> {
+        let open = |entry: &&CalendarReservation| {
+            self.reservation(&Holder::Calendar(entry.name.clone())).is_some_and(|reservation| reservation.open)
+        };
+        self.policy.calendar.iter().filter(open).collect()
     }
 
     /// Chips of a known class joined the fleet.
@@ -155,6 +166,15 @@ impl Cluster {
             classes.filter_map(|class| self.asks_on(shape, class)).any(|asks| standing.is_entitled(queue, &asks))
         };
         Rank { entitled, priority: shape.priority, shares: Reverse(self.ledger.shares(queue, now)) }
+    }
+
+    /// Whether a job of this shape goes before another, whatever their shares are.
+    pub(crate) fn outranks(&self, shape: &Shape, other: JobId, now: Timestamp) -> bool {
+        let standing = |shape: &Shape| {
+            let rank = self.rank(shape, now);
+            (rank.entitled, rank.priority)
+        };
+        self.job(other).is_some_and(|other| standing(shape) > standing(&Shape::of(&other.spec)))
     }
 
     /// What the quota has against these placements for a job of this shape, once these leases have left.

@@ -1,11 +1,14 @@
 //! Scenarios in words, and properties over random histories.
 
+mod consolidation;
 mod corruption;
 mod history;
 mod promises;
 mod quota;
 mod quota_history;
+mod reservations;
 mod reserve;
 mod rules;
+mod starvation;
 mod victims;
 mod world;

@@ -2,8 +2,8 @@
 
 use crate::{Ack, Cluster, Command, NewJob, Refusal, Report, Round, check, decide};
 use chiptide_model::{
-    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, JobId, JobSpec, Kind, LeaseId, Millis, Next,
-    NodeFacts, NodeId, Outcome, Policy, QueuePolicy, Quota, SessionId, Timestamp, Unfit,
+    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, Holder, JobId, JobSpec, Kind, LeaseId, Millis,
+    Next, NodeFacts, NodeId, Outcome, Policy, QueuePolicy, Quota, ReservationDrop, SessionId, Timestamp, Unfit,
 };
 use expect_test::Expect;
 use std::collections::BTreeMap;
@@ -91,6 +91,10 @@ impl Ask {
     pub(super) fn queue(self, name: &str) -> Ask {
         self.with(|spec| spec.queue = name.into())
     }
+    pub(super) fn lasts(self, span: &str) -> Ask {
+        let span = span.parse().expect("a duration");
+        self.with(|spec| spec.max_duration = Some(span))
+    }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
         self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
     }
@@ -116,6 +120,7 @@ impl World {
         let decision = decide(&mut self.draft, commands, Round { now: self.now, seed: self.rounds << 64 });
         assert_eq!(decision.unfounded, None);
         assert_eq!(check(&self.draft), Vec::new());
+        assert!(self.draft.next_due().is_none_or(|due| due > self.now), "something is due and was not done");
         for event in &decision.events {
             self.committed.apply(self.now, event).expect("a committed event fits");
             self.log.push((self.now, event.clone()));
@@ -258,6 +263,13 @@ impl World {
         granted.map_or("?", |job| self.name(job))
     }
 
+    fn reserver<'a>(&'a self, holder: &'a Holder) -> &'a str {
+        match holder {
+            Holder::Job(job) => self.name(*job),
+            Holder::Calendar(name) => name,
+        }
+    }
+
     fn tell(&self, at: Timestamp, event: &Event) -> String {
         let chips = |placements: &[chiptide_model::Placement]| -> String {
             let one = |hold: &chiptide_model::Hold| match hold.slots.iter().map(|s| s.count()).sum::<u16>() {
@@ -306,6 +318,17 @@ impl World {
             }
             Event::LeaderTookOver { epoch } => format!("leader {epoch}"),
             Event::PolicyApplied { .. } => "policy".into(),
+            Event::ReservationMade { holder, starts_at, placements, .. } => {
+                let in_all = chips(placements);
+                format!("{} has {} reserved from +{}", self.reserver(holder), in_all, starts_at.since(at))
+            }
+            Event::ReservationOpened { holder } => format!("the window of {} opens", self.reserver(holder)),
+            Event::ReservationDropped { holder, why: ReservationDrop::Outranked { by } } => {
+                format!("{} gives its reservation up to {}", self.reserver(holder), self.name(*by))
+            }
+            Event::ReservationDropped { holder, why } => {
+                format!("{} has its reservation no more: {why:?}", self.reserver(holder))
+            }
         }
     }
 }

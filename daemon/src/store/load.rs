@@ -21,8 +21,7 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         leases: leases::load_in_memory(&mut tx).await?,
         vacating: holds::load_vacating(&mut tx).await?,
         claims: claims::load(&mut tx).await?,
-        past_use: Vec::new(),
-        preempted: Vec::new(),
+        ..Snapshot::default()
     };
     tx.commit().await?;
     snapshot.restore().map_err(|detail| StoreError::Unreadable { table: "current state", row: "-".into(), detail })

@@ -130,10 +130,7 @@ fn table(report: &TideReport) -> comfy_table::Table {
         ("fleet", format!("{} GPUs, victims {}, reserve {}", report.gpus, report.victim, report.reserve)),
         ("inference granted at once", format!("{:.2} % of GPUs", report.immediate_pct)),
         ("lease wait, p99", format!("{:.1} s", report.lease_wait_p99_s)),
-        (
-            "evictions",
-            format!("{} of {} runs, {:.2} %", report.evictions, report.runs, report.evictions_per_run_pct),
-        ),
+        ("evictions", format!("{} of {} runs, {:.2} %", report.evictions, report.runs, report.evictions_per_run_pct)),
         ("evicted for", format!("{} replicas, {} for want of a node", report.claims, report.claims_by_shape)),
         ("training waits", format!("{:.0} s on average; {}", report.queue_mean_s, by_size(report))),
         (

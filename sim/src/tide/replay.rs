@@ -123,8 +123,7 @@ impl<'a> Replay<'a> {
     /// Up to a node's chips in one replica, more as replicas of whole nodes.
     fn spec(&mut self, kind: Kind, chips: u32, checkpoint_every: Option<Millis>) -> Arc<JobSpec> {
         let priority = if kind == Kind::Inference { INFERENCE_PRIORITY } else { TRAINING_PRIORITY };
-        let (replicas, each) =
-            if chips <= NODE_CHIPS { (1, chips) } else { (chips.div_ceil(NODE_CHIPS), NODE_CHIPS) };
+        let (replicas, each) = if chips <= NODE_CHIPS { (1, chips) } else { (chips.div_ceil(NODE_CHIPS), NODE_CHIPS) };
         let make = || Arc::new(JobSpec { checkpoint_every, ..job(kind, priority, replicas, each as u16) });
         self.specs.entry((kind, chips, checkpoint_every)).or_insert_with(make).clone()
     }

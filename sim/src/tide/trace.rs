@@ -84,7 +84,8 @@ pub(super) fn read_training(path: &Path) -> anyhow::Result<Vec<TrainingJob>> {
     let mut jobs = Vec::new();
     for row in csv::Reader::from_reader(open(path)?).deserialize() {
         let row: TrainingRow = row.with_context(|| format!("read {}", path.display()))?;
-        let sane = (0.0..1e9).contains(&row.sec) && (0.0..1e9).contains(&row.dur) && (1..=65_536).contains(&row.num_gpus);
+        let sane =
+            (0.0..1e9).contains(&row.sec) && (0.0..1e9).contains(&row.dur) && (1..=65_536).contains(&row.num_gpus);
         ensure!(sane, "{}: a job of {} s on {} GPUs at {} s", path.display(), row.dur, row.num_gpus, row.sec);
         jobs.push(TrainingJob {
             submitted_at: Timestamp((row.sec * 1000.0) as i64),

@@ -35,13 +35,8 @@ pub(super) struct Loss {
 
 impl Training {
     pub(super) fn of(jobs: &[TrainingJob]) -> Training {
-        let waiting = |&job: &TrainingJob| Progress {
-            job,
-            left: job.work,
-            waited: Millis(0),
-            since: job.submitted_at,
-            runs: 0,
-        };
+        let waiting =
+            |&job: &TrainingJob| Progress { job, left: job.work, waited: Millis(0), since: job.submitted_at, runs: 0 };
         Training { jobs: jobs.iter().map(waiting).collect(), ends: BinaryHeap::new() }
     }
 
