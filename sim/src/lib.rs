@@ -19,6 +19,7 @@ pub mod machine;
 pub mod openb;
 pub mod own_daemon;
 pub mod progress;
+pub mod scale;
 pub mod scheduler;
 pub mod scripted_node;
 pub mod single_chip;

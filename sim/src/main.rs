@@ -26,6 +26,7 @@ enum Program {
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
     Tide(chiptide_sim::tide::TideArgs),
+    Scale(chiptide_sim::scale::ScaleArgs),
 }
 
 #[tokio::main]
@@ -59,5 +60,6 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
         Program::Tide(args) => chiptide_sim::tide::run(&args),
+        Program::Scale(args) => chiptide_sim::scale::run(&args),
     }
 }

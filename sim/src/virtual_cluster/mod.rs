@@ -12,6 +12,7 @@ use chiptide_model::{
 use holders::Holders;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Odd, so that the seeds of all rounds differ, with ones all over, so that they differ everywhere.
@@ -31,13 +32,16 @@ pub struct VirtualCluster {
     now: Timestamp,
     rounds: u64,
     recount_every: Option<u64>,
-    holders: Holders,
+    /// The audit; a run that is not audited keeps none of it in memory.
+    holders: Option<Holders>,
+    deciding: Duration,
     answers: Vec<Result<Ack, Refusal>>,
 }
 
 impl VirtualCluster {
     /// A fleet of `nodes` nodes of `chips` chips each, all of one device class, under the default policy as `change`
-    /// leaves it. Every `recount_every` rounds the whole cluster is recounted; `None` never does.
+    /// leaves it. Every `recount_every` rounds the whole cluster is recounted, and every grant is followed; with `None`
+    /// neither, so that nothing but the allocator takes time and memory.
     pub fn uniform(
         nodes: usize,
         chips: u16,
@@ -49,7 +53,8 @@ impl VirtualCluster {
             now: Timestamp(0),
             rounds: 0,
             recount_every,
-            holders: Holders::default(),
+            holders: recount_every.map(|_| Holders::default()),
+            deciding: Duration::ZERO,
             answers: Vec::new(),
         };
         let mut policy = Policy::default();
@@ -79,7 +84,12 @@ impl VirtualCluster {
 
     /// Grants of a chip that somebody still held, found by following the events alone. Must stay 0.
     pub fn double_grants(&self) -> u64 {
-        self.holders.double_grants
+        self.holders.as_ref().map_or(0, |holders| holders.double_grants)
+    }
+
+    /// How long the last round took to decide.
+    pub fn deciding(&self) -> Duration {
+        self.deciding
     }
 
     /// Answers to the commands of the last round.
@@ -96,13 +106,17 @@ impl VirtualCluster {
     pub fn round(&mut self, commands: Vec<Command>) -> anyhow::Result<Vec<Event>> {
         self.rounds += 1;
         let round = Round { now: self.now, seed: u128::from(self.rounds).wrapping_mul(SEED_STRIDE) };
+        let start = Instant::now();
         let decision = decide(&mut self.cluster, commands, round);
+        self.deciding = start.elapsed();
         if let Some(unfounded) = decision.unfounded {
             return Err(anyhow!("round {}: {unfounded}", self.rounds));
         }
         self.cluster.take_touched();
         self.answers = decision.answers;
-        decision.events.iter().for_each(|event| self.holders.follow(event));
+        if let Some(holders) = &mut self.holders {
+            decision.events.iter().for_each(|event| holders.follow(event));
+        }
         if self.recount_every.is_some_and(|every| self.rounds.is_multiple_of(every)) {
             self.recount()?;
         }
