@@ -126,14 +126,14 @@ impl Cluster {
         self.claims.iter()
     }
 
-    /// Leases that may be preempted, as far as that is up to their jobs.
-    pub(crate) fn preemptible_leases(&self) -> impl Iterator<Item = &Lease> {
-        self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
-    }
-
     /// Whether a job waits in the queue, holding no promise.
     pub(crate) fn waits(&self, id: JobId) -> bool {
         self.jobs.get(&id).is_some_and(|job| job.state == JobState::Pending) && !self.claims.contains_key(&id)
+    }
+
+    /// Leases that may be preempted, as far as that is up to their jobs.
+    pub(crate) fn preemptible_leases(&self) -> impl Iterator<Item = &Lease> {
+        self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
     }
 
     /// A node by name.
@@ -156,10 +156,16 @@ impl Cluster {
         self.chips_by_id.get(id).map(|&ix| &self.fleet.chips[ix])
     }
 
+    /// When time alone next allows what was refused before: an eviction within a budget, or moves after the last ones.
+    pub(crate) fn next_release(&self) -> Option<Timestamp> {
+        let cooled = self.cooled_at().filter(|at| *at > self.looked_at);
+        self.ledger.next_release(self.looked_at).into_iter().chain(cooled).min()
+    }
+
     /// When the clock next has something to do, if anything.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let waited_for = if self.queue.is_empty() { None } else { self.ledger.next_release(self.looked_at) };
         let timer = self.timers.first().map(|(at, _)| *at);
+        let waited_for = if self.queue.is_empty() { None } else { self.next_release() };
         timer.into_iter().chain(waited_for).chain(self.next_reservation_due()).min()
     }
 

@@ -71,9 +71,20 @@ impl Consolidations {
 }
 
 impl Cluster {
+    /// When others may be moved again.
+    pub(crate) fn cooled_at(&self) -> Option<Timestamp> {
+        let policy = self.policy.consolidation.as_ref()?;
+        self.consolidations.last.map(|last| last + policy.cool_down)
+    }
+
     /// Jobs that were moved for a live gang.
     pub fn moved_for(&self, gang: JobId) -> impl Iterator<Item = JobId> + '_ {
         self.consolidations.moved.get(&gang).into_iter().flatten().copied()
+    }
+
+    /// When a move was last ordered.
+    pub fn moved_at(&self) -> Option<Timestamp> {
+        self.consolidations.last
     }
 }
 
@@ -90,7 +101,8 @@ fn search(cluster: &Cluster, gang: JobId, shape: &Shape, now: Timestamp) -> Opti
     let mut costs = movable(cluster, gang, shape, now);
     for _ in 0..TRIED_MAX {
         let plan = preempt::cheapest(cluster, shape, &costs, &[])?;
-        if plan.victims.is_empty() || plan.cost.lost > limit {
+        let over_quota = || cluster.quota_against(shape, &plan.placements, &[]).is_some();
+        if plan.victims.is_empty() || plan.cost.lost > limit || over_quota() {
             return None;
         }
         match rehouse(cluster, &plan) {
@@ -127,6 +139,9 @@ fn rehouse(cluster: &Cluster, plan: &Plan) -> Result<Vec<Move>, LeaseId> {
         let shape = Shape::of(&cluster.job(lease.job).ok_or(lease.id)?.spec);
         let mut scopes = class_scopes(cluster, &shape).into_iter();
         let to = scopes.find_map(|scope| find_within(&room, &shape, &scope)).ok_or(lease.id)?;
+        if cluster.quota_against(&shape, &to, &[lease]).is_some() {
+            return Err(lease.id);
+        }
         to.iter().for_each(|placement| room.occupy(placement));
         moves.push(Move { lease: lease.id, from: lease.placements.clone(), to });
     }
@@ -137,9 +152,11 @@ fn rehouse(cluster: &Cluster, plan: &Plan) -> Result<Vec<Move>, LeaseId> {
 /// under way.
 pub(crate) fn make_room(draft: &mut Draft<'_>, gang: JobId, shape: &Shape) -> bool {
     let (cluster, now) = (&*draft.cluster, draft.now());
-    let Some(policy) = &cluster.policy.consolidation else { return false };
+    if cluster.policy.consolidation.is_none() {
+        return false;
+    }
     let (done, every) = (&cluster.consolidations, cluster.policy.backfill.replan_every);
-    let cooling = done.last.is_some_and(|last| now.since(last) < policy.cool_down);
+    let cooling = cluster.cooled_at().is_some_and(|at| now < at);
     let just_looked = done.looked.is_some_and(|looked| now.since(looked) < every);
     if cooling || just_looked || under_way(cluster) || !reservations::enough_free(cluster, shape) {
         return false;
@@ -148,9 +165,9 @@ pub(crate) fn make_room(draft: &mut Draft<'_>, gang: JobId, shape: &Shape) -> bo
         draft.cluster.consolidations.looked = Some(now);
         return false;
     };
-    let victims = proposal.moves.iter().map(|mv| mv.lease).collect();
-    let plan = Plan { placements: proposal.placements, victims, cost: proposal.cost };
-    promise::make_for_cause(draft, gang, plan, Cause::Consolidate { for_job: gang });
+    let victims: BTreeSet<LeaseId> = proposal.moves.iter().map(|mv| mv.lease).collect();
+    let cost = Cost { leases: victims.len() as u32, ..proposal.cost };
+    promise::make_by_moving(draft, gang, Plan { placements: proposal.placements, victims, cost });
     for mv in proposal.moves {
         keep_for(draft, mv, now);
     }

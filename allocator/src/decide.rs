@@ -37,7 +37,7 @@ pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Deci
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
     reservations::tend(&mut draft);
-    serve::all(&mut draft);
+    serve::waiting(&mut draft);
     reservations::close_overdue(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }

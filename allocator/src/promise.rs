@@ -11,19 +11,24 @@ use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseI
 
 /// Evicts a plan's victims, by priority or by quota, and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
-    let victims = causes(draft.cluster, job, &plan, draft.now());
-    make_for(draft, job, plan, victims);
+    let now = draft.now();
+    let victims = causes(draft.cluster, job, &plan, now);
+    take(draft, job, plan, victims);
 }
 
-/// The same for a cause that holds for every victim.
-pub(crate) fn make_for_cause(draft: &mut Draft<'_>, job: JobId, plan: Plan, cause: Cause) {
-    let victims = plan.victims.iter().filter_map(|id| draft.cluster.lease(*id));
-    let victims =
-        victims.map(|lease| (lease.id, cause.clone(), leaves_by(draft.cluster, lease, draft.now()))).collect();
-    make_for(draft, job, plan, victims);
+/// Moves a plan's victims aside for a gang, and promises it their chips.
+pub(crate) fn make_by_moving(draft: &mut Draft<'_>, for_job: JobId, plan: Plan) {
+    let now = draft.now();
+    let moved = |lease: &LeaseId| {
+        let holder = draft.cluster.lease(*lease).and_then(|lease| draft.cluster.job(lease.job));
+        let grace = holder.map(|holder| holder.spec.grace).unwrap_or_default();
+        (*lease, Cause::Consolidate { for_job }, now + grace)
+    };
+    let victims = plan.victims.iter().map(moved).collect();
+    take(draft, for_job, plan, victims);
 }
 
-fn make_for(draft: &mut Draft<'_>, job: JobId, plan: Plan, victims: Vec<(LeaseId, Cause, Timestamp)>) {
+fn take(draft: &mut Draft<'_>, job: JobId, plan: Plan, victims: Vec<(LeaseId, Cause, Timestamp)>) {
     let now = draft.now();
     let choice = choice(draft.cluster, &plan, now);
     let last = victims.iter().map(|(.., deadline)| *deadline).max().unwrap_or(now);

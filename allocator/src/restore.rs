@@ -157,11 +157,11 @@ impl Snapshot {
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
         }
+        cluster.restore_ledger(self.past_use, self.preempted);
         for (holder, reservation) in self.reservations {
             cluster.set_reserved(&holder, &reservation, true)?;
             cluster.reservations.to_check.insert(holder);
         }
-        cluster.restore_ledger(self.past_use, self.preempted);
         Ok(cluster)
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// A named priority.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PriorityClass {
     /// Higher goes first.
     pub value: i32,
@@ -20,6 +21,7 @@ pub struct PriorityClass {
 
 /// How long the allocator waits before it gives up on something.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Bounds {
     /// A claim whose chips are not all proven vacant this long after the last grace ended is given up whole.
     pub claim: Millis,
@@ -27,6 +29,12 @@ pub struct Bounds {
     pub vacate: Millis,
     /// Longest grace a job may ask for.
     pub grace_max: Millis,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { claim: Millis::from_secs(90), vacate: Millis::from_secs(60), grace_max: Millis::from_secs(3600) }
+    }
 }
 
 /// How queues share what is beyond their guarantees.
@@ -58,8 +66,9 @@ fn par() -> u32 {
     1000
 }
 
-/// The policy in force.
+/// The policy in force. What is left out where it is written is as in a new cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Counts up with every change.
     pub version: u64,
@@ -105,11 +114,7 @@ impl Default for Policy {
             ]
             .map(|(name, class)| (name.to_owned(), class))
             .into(),
-            bounds: Bounds {
-                claim: Millis::from_secs(90),
-                vacate: Millis::from_secs(60),
-                grace_max: Millis::from_secs(3600),
-            },
+            bounds: Bounds::default(),
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
             reserve: None,

@@ -25,6 +25,7 @@ impl Cluster {
         self.arrange_ledger(at);
         self.ledger.tolerate_present();
         self.touched.policy = true;
+        self.note_all_leaving();
         self.touched.queues.extend(policy.queues.keys().cloned());
         self.queue.supply_grew();
         Ok(())

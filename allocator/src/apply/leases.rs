@@ -148,7 +148,7 @@ impl Cluster {
         let spec = self.jobs.get(&job).ok_or_else(|| format!("no job {job}"))?.spec.clone();
         self.charge_leaving(&spec, &placements, true, at);
         if let (Cause::Preempt { .. }, Some(queue)) = (cause, self.ledger.find(&spec.queue)) {
-            self.ledger.note_preemption(queue, at);
+            self.note_preemption(queue, at);
         }
         self.preemptible.remove(&(spec.priority, id));
         self.set_state(at, job, JobState::Preempting { lease: id, deadline })

@@ -2,6 +2,7 @@
 
 mod consolidation;
 mod corruption;
+mod explain;
 mod history;
 mod promises;
 mod quota;

@@ -1,7 +1,7 @@
 //! The reserve in words: who may start on it, and what counts towards it.
 
 use super::world::{HIGH, LOW, World, class, job, world};
-use crate::Command;
+use crate::{Command, explain};
 use chiptide_model::{Policy, Reserve};
 use expect_test::expect;
 
@@ -65,4 +65,14 @@ fn a_job_starts_as_soon_as_the_reserve_is_full_without_it() {
     world.nodes_report();
     let story = world.story();
     assert!(story.ends_with("train gets n1-0 n1-1 n1-2 n1-3"), "{story}");
+}
+
+#[test]
+fn a_job_is_told_that_the_reserve_is_in_its_way() {
+    let mut world = keeping(6, 1, &["n1"]);
+    world.submit(job("train").chips(4).priority(LOW)).expect("accepted");
+    let job = world.draft.job(world.job_id("train")).expect("live");
+    let told: Vec<String> =
+        explain::job(&world.draft, job, world.now).blockers.iter().map(|b| b.reason.to_string()).collect();
+    expect!["6 chips of nvidia-h20 are kept free for higher priorities, it would leave 4"].assert_eq(&told.join("\n"));
 }

@@ -88,12 +88,12 @@ impl Ask {
     pub(super) fn priority(self, value: i32) -> Ask {
         self.with(|spec| spec.priority = value)
     }
-    pub(super) fn queue(self, name: &str) -> Ask {
-        self.with(|spec| spec.queue = name.into())
-    }
     pub(super) fn lasts(self, span: &str) -> Ask {
         let span = span.parse().expect("a duration");
         self.with(|spec| spec.max_duration = Some(span))
+    }
+    pub(super) fn queue(self, name: &str) -> Ask {
+        self.with(|spec| spec.queue = name.into())
     }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
         self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
@@ -189,6 +189,17 @@ impl World {
         let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
         self.names.insert(ask.0.name.clone(), id);
         self.round(vec![Command::Submit(vec![NewJob { id, spec: Arc::new(ask.0) }])]).remove(0)
+    }
+
+    /// Submits jobs together.
+    pub(super) fn submit_all(&mut self, asks: Vec<Ask>) {
+        let jobs = asks.into_iter().map(|ask| {
+            let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
+            self.names.insert(ask.0.name.clone(), id);
+            NewJob { id, spec: Arc::new(ask.0) }
+        });
+        let jobs = jobs.collect();
+        self.round(vec![Command::Submit(jobs)]).remove(0).expect("accepted");
     }
 
     /// A job that holds a lease when the story begins.

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use tally::Setting;
+use trace::{Demand, TrainingJob};
 
 /// Replays inference demand and training jobs against the allocator under a virtual clock.
 #[derive(Args, Debug)]
@@ -88,22 +89,17 @@ impl FromStr for Kept {
 pub fn run(args: &TideArgs) -> anyhow::Result<ExitCode> {
     let demand = trace::read_demand(&args.hp)?;
     let jobs = trace::read_training(&args.lp)?;
-    let nodes = args.inf_nodes + args.train_nodes;
-    let world = VirtualCluster::uniform(nodes, NODE_CHIPS as u16, Some(args.recount_every.max(1)), |policy| {
-        policy.reserve = args.reserve.policy();
-    })?;
-    let report = replay(world, &demand, &jobs, args)?;
+    let report = replay(&demand, &jobs, args)?;
     println!("{}", table(&report));
     json_file::write_if(args.json.as_deref(), &report)?;
     Ok(if report.double_grants == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn replay(
-    world: VirtualCluster,
-    demand: &trace::Demand,
-    jobs: &[trace::TrainingJob],
-    args: &TideArgs,
-) -> anyhow::Result<TideReport> {
+fn replay(demand: &Demand, jobs: &[TrainingJob], args: &TideArgs) -> anyhow::Result<TideReport> {
+    let nodes = args.inf_nodes + args.train_nodes;
+    let world = VirtualCluster::uniform(nodes, NODE_CHIPS as u16, Some(args.recount_every.max(1)), |policy| {
+        policy.reserve = args.reserve.policy();
+    })?;
     let mut replay = Replay::of(world, demand, jobs, args.victim);
     replay.play()?;
     let Replay { world, tally, .. } = replay;
