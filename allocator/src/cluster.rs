@@ -1,5 +1,6 @@
 //! The whole live cluster in memory: the fold of every event so far.
 
+use crate::demand::Demand;
 use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
 use crate::queue::Queue;
 use crate::quota::Ledger;
@@ -45,6 +46,8 @@ pub struct Cluster {
     pub last_place: u64,
     /// Nodes, chips and pools.
     pub fleet: Fleet,
+    /// What jobs ask for, as placement has learned it.
+    pub demand: Demand,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) claims: BTreeMap<JobId, Claim>,
@@ -74,6 +77,7 @@ impl PartialEq for Cluster {
             && self.seq == other.seq
             && self.last_place == other.last_place
             && self.fleet == other.fleet
+            && self.demand == other.demand
             && self.jobs == other.jobs
             && self.leases == other.leases
             && self.claims == other.claims

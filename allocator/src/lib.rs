@@ -13,6 +13,7 @@ pub mod check;
 pub mod cluster;
 pub mod command;
 pub mod decide;
+pub mod demand;
 pub mod explain;
 pub mod fleet;
 pub mod place;

@@ -46,7 +46,7 @@ impl Shape {
             demand: spec.demand,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
-            device_classes: spec.device_classes.clone(),
+            device_classes: spec.classes_by_speed(),
             same: spec.same,
         }
     }

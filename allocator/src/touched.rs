@@ -30,6 +30,8 @@ pub struct Touched {
     pub orders: BTreeSet<NodeId>,
     /// Queues whose use changed.
     pub queues: BTreeSet<String>,
+    /// Whether the count of what jobs ask for changed.
+    pub demand: bool,
     /// Whether a policy came into force.
     pub policy: bool,
 }

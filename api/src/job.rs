@@ -76,19 +76,21 @@ pub struct ShareBody {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SameBody {
-    /// One node, or one rack.
+    /// One node, one link fabric, or one rack.
     pub level: SameLevelBody,
     /// Wait rather than spread, or only try.
     #[serde(default)]
     pub strength: Strength,
 }
 
-/// Node or rack.
+/// Node, link fabric or rack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SameLevelBody {
     /// One node.
     Node,
+    /// One link fabric (an NVLink or HCCS domain of several nodes); a node without one is a fabric of its own.
+    Link,
     /// One rack.
     Rack,
 }

@@ -92,7 +92,7 @@ impl Ask {
         self.with(|spec| spec.queue = name.into())
     }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
-        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
+        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name).into()).collect())
     }
 }
 
@@ -155,6 +155,7 @@ impl World {
             cpu_milli: 64_000,
             memory_mib: 262_144,
             rack: None,
+            link_domain: None,
             agent_version: "test".into(),
             driver_version: None,
             labels: BTreeMap::new(),
