@@ -171,6 +171,9 @@ fn node_is_sound(cluster: &Cluster, ix: usize, found: &mut Vec<Violation>) {
         if cluster.fleet.pools[pool].free != cluster.fleet.count_free(pool) {
             found.push(broken("books", format!("a pool of node {} does not count what is free", node.id)));
         }
+        if !cluster.fleet.index_is_sound(pool) {
+            found.push(broken("books", format!("placement sees a pool of node {} as it is not", node.id)));
+        }
     }
     let here = node.leases.iter().filter_map(|id| cluster.leases.get(id)).flat_map(|lease| &lease.placements);
     let cpu: u64 = here.filter(|placement| placement.node == node.id).map(|placement| placement.cpu_milli).sum();

@@ -102,8 +102,7 @@ impl Mix {
         self.cpu.add(per_chip(spec.cpu_milli), times);
         self.memory.add(per_chip(spec.memory_mib), times);
         if !spec.device_classes.is_empty() {
-            let mut classes: Vec<DeviceClass> =
-                spec.device_classes.iter().map(|choice| choice.class.clone()).collect();
+            let mut classes: Vec<DeviceClass> = spec.device_classes.iter().map(|choice| choice.class.clone()).collect();
             classes.sort_unstable();
             match self.picky.binary_search_by(|known| known.classes.cmp(&classes)) {
                 Ok(at) => self.picky[at].slots += slots * times,

@@ -41,7 +41,9 @@ impl Policy {
                 faults.push(fault(&format!("device_classes.{class}.speed_permille"), "between 1 and 1,000,000"));
             }
         }
-        for (class, rule) in self.device_classes.iter().filter_map(|(class, known)| Some((class, known.replicas.as_ref()?))) {
+        for (class, rule) in
+            self.device_classes.iter().filter_map(|(class, known)| Some((class, known.replicas.as_ref()?)))
+        {
             if !rule.chips.iter().all(|chips| (1..=64).contains(chips)) {
                 faults.push(fault(&format!("device_classes.{class}.replicas.chips"), "each between 1 and 64"));
             }

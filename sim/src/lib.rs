@@ -1,7 +1,7 @@
 //! `chiptide-sim`: fleets of scripted nodes, a real trace replayed, loads, crashes, and the audit of what came of them.
 //!
-//! Everything here speaks to a daemon over its HTTP API, as users do, and judges it by the event log in Postgres. It
-//! never decides anything and never reaches into the daemon.
+//! Most of it speaks to a daemon over its HTTP API, as users do, and judges it by the event log in Postgres: it never
+//! decides anything and never reaches into the daemon. [`pack`] measures the allocator alone, on a virtual clock.
 
 pub mod audit;
 pub mod backlog;
@@ -18,6 +18,7 @@ pub mod load;
 pub mod machine;
 pub mod openb;
 pub mod own_daemon;
+pub mod pack;
 pub mod progress;
 pub mod scheduler;
 pub mod scripted_node;

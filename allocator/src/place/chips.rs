@@ -41,9 +41,12 @@ fn linked(fleet: &Fleet, chips: &[ChipIx], free: &[usize], n: usize) -> Option<V
     if free.len() == n || free.iter().all(|&at| facts(at).link_peers.is_empty()) {
         return Some(free[..n].to_vec());
     }
-    let are_linked = |a: usize, b: usize| facts(a).link_peers.contains(&facts(b).id) || facts(b).link_peers.contains(&facts(a).id);
+    let are_linked =
+        |a: usize, b: usize| facts(a).link_peers.contains(&facts(b).id) || facts(b).link_peers.contains(&facts(a).id);
     let mut sets = connected(free, &are_linked);
-    sets.sort_by_key(|set| (set.len() < n, if set.len() < n { Reverse(set.len()) } else { Reverse(usize::MAX - set.len()) }, set[0]));
+    sets.sort_by_key(|set| {
+        (set.len() < n, if set.len() < n { Reverse(set.len()) } else { Reverse(usize::MAX - set.len()) }, set[0])
+    });
     let mut chosen = Vec::with_capacity(n);
     for set in sets {
         chosen.extend(best_connected(&set, n - chosen.len(), &are_linked));

@@ -25,7 +25,8 @@ pub(crate) fn waste(shares: &BTreeMap<SlotCount, u64>) -> Vec<i64> {
     common.truncate(SIZES_MAX);
     common.sort_unstable();
     let prices = prices(&common);
-    let items: Vec<(usize, f64)> = common.iter().zip(prices).map(|((size, _), price)| (usize::from(*size), price)).collect();
+    let items: Vec<(usize, f64)> =
+        common.iter().zip(prices).map(|((size, _), price)| (usize::from(*size), price)).collect();
     let worth = fill(&items).0;
     let wasted = |gap: usize| if gap == CHIP { 0 } else { gap as i64 - (worth[gap] * CHIP as f64).round() as i64 };
     (0..=CHIP).map(wasted).collect()
@@ -48,7 +49,8 @@ fn prices(sizes: &[(SlotCount, u64)]) -> Vec<f64> {
         if worth[CHIP] <= 1.0 + 1e-7 {
             break;
         }
-        let direction: Vec<f64> = inverse.iter().map(|row| row.iter().zip(&pattern).map(|(x, y)| x * y).sum()).collect();
+        let direction: Vec<f64> =
+            inverse.iter().map(|row| row.iter().zip(&pattern).map(|(x, y)| x * y).sum()).collect();
         let ratios = (0..n).filter(|&row| direction[row] > TINY).map(|row| (used[row] / direction[row], row));
         let Some((step, leaving)) = ratios.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))) else { break };
         for row in 0..n {

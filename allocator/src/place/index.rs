@@ -170,6 +170,22 @@ pub(crate) struct Seen<'a> {
 }
 
 impl Fleet {
+    /// Recounts what placement keeps of a pool, and compares every ranking that claims to have seen its last change.
+    pub(crate) fn index_is_sound(&self, pool: PoolIx) -> bool {
+        let slots = self.count_slots(pool);
+        if self.pool_slots[pool] != slots || self.index.kept(pool) != self.index.keep(&self.pools[pool].free, &slots) {
+            return false;
+        }
+        let rankings = self.index.rankings.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = rankings.dropped + rankings.changes.len();
+        let mut current = rankings.by_need.iter().filter(|(_, ranking)| ranking.seen == end);
+        current.all(|((need, classes), ranking)| {
+            let admits = classes.as_ref().is_none_or(|classes| classes.contains(&self.pools[pool].class));
+            let key = if admits { self.key(pool, &self.seen(pool), need) } else { NEVER };
+            ranking.keys.get(pool) == Some(&key) && ranking.blocks.get(pool / BLOCK).is_some_and(|least| *least <= key)
+        })
+    }
+
     pub(crate) fn seen(&self, pool: PoolIx) -> Seen<'_> {
         Seen { pool: self.pools[pool], slots: &self.pool_slots[pool], kept: self.index.kept(pool) }
     }
@@ -253,6 +269,9 @@ impl Fleet {
     }
 }
 
+/// A need, and the classes it may be met by; `None` admits all.
+type Asked = (Need, Option<Box<[usize]>>);
+
 /// Which pools have changed, and the rankings.
 #[derive(Debug, Default)]
 struct Rankings {
@@ -260,7 +279,7 @@ struct Rankings {
     changes: Vec<PoolIx>,
     /// Changes dropped from the front.
     dropped: usize,
-    by_need: FxHashMap<(Need, Option<Box<[usize]>>), Ranking>,
+    by_need: FxHashMap<Asked, Ranking>,
     uses: u64,
 }
 

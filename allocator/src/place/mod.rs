@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::fleet::PoolIx;
 use crate::queue::Shape;
 use crate::room::{Need, Pools, Room};
-use chiptide_model::{ChipDemand, Placement, Same, SameLevel};
+use chiptide_model::{ChipDemand, JobSpec, Placement, Same, SameLevel};
 
 mod capacity;
 mod chips;
@@ -20,6 +20,12 @@ pub use index::Index;
 pub(crate) use index::{Kept, Seen};
 pub use rules::{RuledFree, Rules};
 pub(crate) use scope::{Scope, class_scopes, places};
+
+/// Where a job would go if it were served now, among what is free; `None` where there is no room. Quota is not looked
+/// at: it says who may have chips, not where.
+pub fn would_go(cluster: &Cluster, spec: &JobSpec) -> Option<Vec<Placement>> {
+    find(cluster, &Shape::of(spec))
+}
 
 /// Finds room for the whole gang among what is free now, or `None`. Device classes are tried in the job's order of
 /// preference; a training gang never mixes them. Deterministic: ties go to the node registered first.

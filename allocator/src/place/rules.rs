@@ -24,7 +24,8 @@ pub struct RuledFree {
 
 impl Rules {
     pub(crate) fn of(policy: &Policy) -> Rules {
-        let rules = policy.device_classes.iter().filter_map(|(class, known)| Some((class.clone(), known.replicas.clone()?)));
+        let rules =
+            policy.device_classes.iter().filter_map(|(class, known)| Some((class.clone(), known.replicas.clone()?)));
         Rules(rules.collect())
     }
 
@@ -32,7 +33,11 @@ impl Rules {
     pub(crate) fn free(&self, fleet: &Fleet, pool: PoolIx, slots: &[SlotCount]) -> RuledFree {
         let Some(rule) = self.rule(fleet, pool) else { return RuledFree::default() };
         let mut free = RuledFree {
-            counts: rule.chips.iter().filter(|chips| (1..=64).contains(*chips)).fold(0, |bits, chips| bits | 1 << (chips - 1)),
+            counts: rule
+                .chips
+                .iter()
+                .filter(|chips| (1..=64).contains(*chips))
+                .fold(0, |bits, chips| bits | 1 << (chips - 1)),
             set: rule.set.map_or(0, |set| set.get()),
             in_sets: [0; SETS_MAX],
         };

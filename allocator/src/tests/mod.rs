@@ -2,6 +2,7 @@
 
 mod corruption;
 mod history;
+mod placement;
 mod promises;
 mod quota;
 mod quota_history;
