@@ -77,6 +77,7 @@ fn running(id: usize, n: usize, first: usize, chips: usize) -> (Job, Lease) {
         id: lease,
         job,
         attempt: 1,
+        extra: false,
         placements: vec![placement],
         granted_at,
         expires_at: None,
@@ -96,6 +97,10 @@ fn waiting(id: usize, spec: Arc<JobSpec>, lease: Option<LeaseId>) -> Job {
         state: lease.map_or(JobState::Pending, |lease| JobState::Running { lease }),
         attempt: u32::from(lease.is_some()),
         preemptions: 0,
+        evictions: Vec::new(),
+        checkpointed_at: None,
+        extras: Default::default(),
+        given_back: 0,
         changed_at: Timestamp(0),
         revision: 1,
     }

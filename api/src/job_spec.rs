@@ -1,12 +1,14 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    CHIPS_PER_REPLICA_MAX, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, SameBody, SameLevelBody,
-    ShareBody, Strength, UnfitBody, WorkloadBody,
+    BudgetBody, CHIPS_PER_REPLICA_MAX, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, SameBody,
+    SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
 };
 use crate::problem::Invalid;
+use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
-    ChipDemand, DeviceClass, JobSpec, Kind, Millis, Policy, SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
+    ChipDemand, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass, SLOTS_PER_CHIP, Same,
+    SameLevel, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -32,8 +34,8 @@ impl JobBody {
             KindBody::Training => Kind::Training,
             KindBody::Inference => Kind::Inference,
         };
-        let (priority_class, priority, class_preemptible) = priority(self.priority_class, kind, policy)?;
-        let replicas = within("replicas", self.replicas, 1, REPLICAS_MAX)?;
+        let (priority_class, priority, defaults) = priority(self.priority_class, kind, policy)?;
+        let (replicas_min, replicas) = replicas(self.replicas, self.replicas_min, self.replicas_max)?;
         let demand = demand(self.chips, self.share)?;
         let grace = self.grace.unwrap_or(Millis::from_secs(30));
         if grace > policy.bounds.grace_max {
@@ -43,6 +45,9 @@ impl JobBody {
             ("max_duration", self.max_duration),
             ("checkpoint_every", self.checkpoint_every),
             ("lease_ttl", self.lease_ttl),
+            ("restart_cost", self.restart_cost),
+            ("min_runtime", self.min_runtime),
+            ("preemption_budget.cool_down", self.preemption_budget.and_then(|budget| budget.cool_down)),
         ] {
             if span.is_some_and(|span| span.0 < 1000) {
                 return Err(Invalid::new("out_of_range", field, "at least 1s"));
@@ -55,7 +60,8 @@ impl JobBody {
             queue: self.queue,
             priority_class,
             priority,
-            replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+            replicas,
+            replicas_min,
             demand,
             cpu_milli: within("cpu_milli", self.cpu_milli, 0, 10_000_000)?,
             memory_mib: within("memory_mib", self.memory_mib, 0, 1_000_000_000)?,
@@ -68,9 +74,12 @@ impl JobBody {
                 required: same.strength == Strength::Required,
             }),
             max_duration: self.max_duration,
-            preemptible: self.preemptible.unwrap_or(class_preemptible),
+            preemptible: self.preemptible.unwrap_or(defaults.preemptible),
             grace,
             checkpoint_every: self.checkpoint_every,
+            restart_cost: self.restart_cost,
+            min_runtime: self.min_runtime.or(defaults.min_runtime),
+            preemption_budget: budget(self.preemption_budget)?.or(defaults.preemption_budget),
             lease_ttl: self.lease_ttl,
             unfit: match self.unfit {
                 UnfitBody::Wait => Unfit::Wait,
@@ -102,7 +111,9 @@ impl JobBody {
                 Some(class) => PriorityBody::Class(class.clone()),
                 None => PriorityBody::Value(spec.priority),
             }),
-            replicas: u64::from(spec.replicas),
+            replicas: spec.replicas_min.is_none().then(|| u64::from(spec.replicas)),
+            replicas_min: spec.replicas_min.map(u64::from),
+            replicas_max: spec.replicas_min.map(|_| u64::from(spec.replicas)),
             chips,
             share,
             cpu_milli: spec.cpu_milli,
@@ -119,6 +130,11 @@ impl JobBody {
             preemptible: Some(spec.preemptible),
             grace: Some(spec.grace),
             checkpoint_every: spec.checkpoint_every,
+            restart_cost: spec.restart_cost,
+            min_runtime: spec.min_runtime,
+            preemption_budget: spec
+                .preemption_budget
+                .map(|budget| BudgetBody { per_day: budget.per_day, cool_down: budget.cool_down }),
             lease_ttl: spec.lease_ttl,
             unfit: match spec.unfit {
                 Unfit::Wait => UnfitBody::Wait,
@@ -142,10 +158,43 @@ fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, In
     }
 }
 
-fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(Option<String>, i32, bool), Invalid> {
+/// The least replicas of an elastic job, and the gang size, or the most replicas of an elastic one.
+fn replicas(fixed: Option<u64>, min: Option<u64>, max: Option<u64>) -> Result<(Option<u32>, u32), Invalid> {
+    let count = |field, value| Ok(u32::try_from(within(field, value, 1, REPLICAS_MAX)?).unwrap_or(u32::MAX));
+    let invalid = |field, detail: &str| Err(Invalid::new("invalid_field", field, detail));
+    match (fixed, min, max) {
+        (fixed, None, None) => Ok((None, count("replicas", fixed.unwrap_or(1))?)),
+        (Some(_), _, _) => invalid("replicas", "give replicas, or replicas_min and replicas_max, not both"),
+        (None, Some(_), None) => invalid("replicas_max", "an elastic job needs both replicas_min and replicas_max"),
+        (None, None, Some(_)) => invalid("replicas_min", "an elastic job needs both replicas_min and replicas_max"),
+        (None, Some(min), Some(max)) => {
+            let (least, most) = (count("replicas_min", min)?, count("replicas_max", max)?);
+            if least > most {
+                return invalid("replicas_max", "must be at least replicas_min");
+            }
+            Ok((Some(least), most))
+        }
+    }
+}
+
+fn budget(body: Option<BudgetBody>) -> Result<Option<PreemptionBudget>, Invalid> {
+    let Some(BudgetBody { per_day, cool_down }) = body else { return Ok(None) };
+    if per_day.is_some_and(|most| most > BUDGET_MAX) {
+        return Err(Invalid::new("out_of_range", "preemption_budget.per_day", format!("at most {BUDGET_MAX}")));
+    }
+    Ok(Some(PreemptionBudget { per_day, cool_down }))
+}
+
+/// The class by name, the priority, and what the class says where the job does not.
+fn priority(
+    body: Option<PriorityBody>,
+    kind: Kind,
+    policy: &Policy,
+) -> Result<(Option<String>, i32, PriorityClass), Invalid> {
     let name = match body {
         Some(PriorityBody::Value(value)) if (-1_000_000..=1_000_000).contains(&value) => {
-            return Ok((None, value, kind == Kind::Training));
+            let preemptible = kind == Kind::Training;
+            return Ok((None, value, PriorityClass { value, preemptible, ..PriorityClass::default() }));
         }
         Some(PriorityBody::Value(value)) => {
             let detail = format!("{value} is not between -1000000 and 1000000");
@@ -155,7 +204,7 @@ fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(
         None => if kind == Kind::Training { "standard" } else { "serving" }.to_owned(),
     };
     match policy.priority_classes.get(&name) {
-        Some(class) => Ok((Some(name), class.value, class.preemptible)),
+        Some(class) => Ok((Some(name), class.value, class.clone())),
         None => {
             let known: Vec<&str> = policy.priority_classes.keys().map(String::as_str).collect();
             let detail = format!("there is no priority class {:?}; known: {}", clip(&name), known.join(", "));

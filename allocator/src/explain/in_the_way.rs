@@ -7,10 +7,9 @@
 use crate::cluster::Cluster;
 use crate::fleet::{ChipIx, NodeIx, PoolIx};
 use crate::place::{Scope, class_scopes, find_within};
-use crate::preempt::{Cost, cost_of};
 use crate::queue::Shape;
 use crate::room::{Need, Room};
-use chiptide_model::{ChipDemand, Lease, LeaseId, SLOTS_PER_CHIP, SameLevel, Timestamp};
+use chiptide_model::{ChipDemand, Cost, Lease, LeaseId, SLOTS_PER_CHIP, SameLevel, Timestamp};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -95,7 +94,7 @@ impl<'a> Search<'a> {
 
     fn cost(&mut self, id: LeaseId) -> Cost {
         let (cluster, now) = (self.cluster, self.now);
-        let of = |lease: &Lease| if lease.is_active() { cost_of(cluster, lease, now) } else { Cost::default() };
+        let of = |lease: &Lease| if lease.is_active() { cluster.eviction_cost(lease, now) } else { Cost::default() };
         *self.costs.entry(id).or_insert_with(|| cluster.lease(id).map(of).unwrap_or_default())
     }
 

@@ -172,7 +172,7 @@ fn why(job: &JobView) -> String {
 }
 
 fn chips_of(job: &JobBody) -> u64 {
-    job.replicas * job.chips.unwrap_or(0)
+    job.replicas.unwrap_or(1) * job.chips.unwrap_or(0)
 }
 
 /// Jobs of several shapes, in turn, until they ask for `chips` chips.
