@@ -107,6 +107,11 @@ pub enum Spared {
     NotPreemptible,
     /// Its priority is not lower.
     PriorityNotLower,
+    /// Its job is protected until then: it has not run its `min_runtime`, or its own budget is spent.
+    Protected {
+        /// Until when; `None` for ever.
+        until: Option<Timestamp>,
+    },
     /// Its queue has been preempted as often as its budget allows.
     Budget,
     /// Its queue is guaranteed what it holds.
@@ -122,6 +127,7 @@ impl Spared {
             Spared::Leaving => "leaving",
             Spared::NotPreemptible => "not_preemptible",
             Spared::PriorityNotLower => "priority_not_lower",
+            Spared::Protected { .. } => "protected",
             Spared::Budget => "budget",
             Spared::Guaranteed => "guaranteed",
             Spared::NotEnough => "not_enough",
@@ -342,6 +348,9 @@ fn spared(cluster: &Cluster, rights: &Rights<'_>, shape: &Shape, lease: &Lease, 
         Spared::NotPreemptible
     } else if job.spec.priority >= shape.priority {
         Spared::PriorityNotLower
+    } else if job.protected_until(lease.granted_at) > now {
+        let until = Some(job.protected_until(lease.granted_at)).filter(|until| *until < Timestamp::MAX);
+        Spared::Protected { until }
     } else if cluster.queue_of(lease).is_some_and(|queue| !in_budget(queue)) {
         Spared::Budget
     } else {

@@ -172,7 +172,7 @@ fn why(job: &JobView) -> String {
 }
 
 fn chips_of(job: &JobBody) -> u64 {
-    job.replicas * job.chips.unwrap_or(0)
+    job.replicas.unwrap_or(1) * job.chips.unwrap_or(0)
 }
 
 /// Jobs of several shapes, in turn, until they ask for `chips` chips.
@@ -204,7 +204,12 @@ fn job(index: usize, replicas: u64, chips: u64, models: &[&str]) -> JobBody {
         name: format!("spike-{index}-{replicas}x{chips}"),
         queue: "inference".into(),
         priority_class: Some(PriorityBody::Class("urgent".into())),
-        replicas,
+        replicas: Some(replicas),
+        replicas_min: None,
+        replicas_max: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         chips: Some(chips),
         share: None,
         cpu_milli: 4000 * chips,
