@@ -74,10 +74,10 @@ fn running(id: usize, n: usize, first: usize, chips: usize) -> (Job, Lease) {
     };
     let ends_at = id.is_multiple_of(3).then(|| Timestamp(NOW.0 + 1_000_000 + (id as i64 * 104_729) % 80_000_000));
     let lease = Lease {
+        extra: false,
         id: lease,
         job,
         attempt: 1,
-        extra: false,
         placements: vec![placement],
         granted_at,
         expires_at: None,
@@ -90,6 +90,10 @@ fn running(id: usize, n: usize, first: usize, chips: usize) -> (Job, Lease) {
 
 fn waiting(id: usize, spec: Arc<JobSpec>, lease: Option<LeaseId>) -> Job {
     Job {
+        evictions: Vec::new(),
+        checkpointed_at: None,
+        extras: Default::default(),
+        given_back: 0,
         id: JobId(Uuid::from_u128(id as u128)),
         spec,
         place: id as u64,
@@ -97,10 +101,6 @@ fn waiting(id: usize, spec: Arc<JobSpec>, lease: Option<LeaseId>) -> Job {
         state: lease.map_or(JobState::Pending, |lease| JobState::Running { lease }),
         attempt: u32::from(lease.is_some()),
         preemptions: 0,
-        evictions: Vec::new(),
-        checkpointed_at: None,
-        extras: Default::default(),
-        given_back: 0,
         changed_at: Timestamp(0),
         revision: 1,
     }

@@ -7,7 +7,7 @@ use crate::preempt::{self, Plan, Searches};
 use crate::queue::{Shape, Step};
 use crate::quota::below_limit;
 use crate::rights::Rights;
-use crate::{consolidate, place, promise, reservations};
+use crate::{consolidate, promise, reservations, reserve};
 use chiptide_model::{JobId, Kind, Lease, LeaseId, Placement, Timestamp};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -81,10 +81,11 @@ fn way(cluster: &Cluster, searches: &mut Searches, job: JobId, shape: &Shape, no
     let free = within_quota(cluster, shape)
         .and_then(|open| {
             reservations::find_first(cluster, job, &open, now)
-                .or_else(|| place::find(cluster, &open))
+                .or_else(|| reserve::find(cluster, &open))
                 .or_else(|| reservations::find(cluster, job, &open, now))
         })
-        .filter(|placements| cluster.quota_against(shape, placements, &[]).is_none());
+        .filter(|placements| cluster.quota_against(shape, placements, &[]).is_none())
+        .filter(|placements| reserve::against(cluster, shape, placements).is_none());
     if let Some(placements) = free {
         return Some(Way::Free(placements));
     }
@@ -92,8 +93,9 @@ fn way(cluster: &Cluster, searches: &mut Searches, job: JobId, shape: &Shape, no
         return None;
     }
     let open = reservations::open_for_eviction(cluster, job, shape, now);
-    let plan =
-        preempt::choose(cluster, searches, shape, now, &open).filter(|plan| is_rightful(cluster, shape, plan, now));
+    let plan = preempt::choose(cluster, searches, shape, now, &open)
+        .filter(|plan| is_rightful(cluster, shape, plan, now))
+        .filter(|plan| reserve::against(cluster, shape, &plan.placements).is_none());
     plan.or_else(|| below_limit::make_room(cluster, shape, now)).map(Way::Taken)
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub struct Reason {
     /// Stable: `insufficient_chips`, `fragmented`, `insufficient_cpu`, `insufficient_memory`, `scattered`,
     /// `topology`, `never_fits`, `no_such_class`, `queue_limit`, `borrow_limit`, `nodes_unknown`, `out_of_service`,
-    /// `reserved`, `kept_for_others`, `reservation_short`, `awaiting_vacancy`, `next_round`.
+    /// `reserved`, `kept_for_others`, `reservation_short`, `reserve`, `awaiting_vacancy`, `next_round`.
     #[schema(example = "insufficient_chips")]
     pub code: String,
     /// The device class it is about, where it is about one.

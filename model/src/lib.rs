@@ -14,6 +14,7 @@ pub mod policy;
 pub mod policy_fault;
 pub mod queue;
 pub mod reservation;
+pub mod reserve;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
@@ -27,4 +28,5 @@ pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass};
 pub use policy_fault::PolicyFault;
 pub use queue::{PreemptionBudget, QueuePolicy, Quota};
 pub use reservation::{Backfill, CalendarReservation, Consolidation, Holder, ReservationDrop};
+pub use reserve::Reserve;
 pub use time::{InvalidDuration, Millis, Timestamp};

@@ -4,6 +4,7 @@ use crate::chip::DeviceClass;
 use crate::policy_fault::DEPTH_MAX;
 use crate::queue::{PreemptionBudget, QueuePolicy, read_queues};
 use crate::reservation::{Backfill, CalendarReservation, Consolidation};
+use crate::reserve::Reserve;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -90,6 +91,9 @@ pub struct Policy {
     /// Facts about device classes; a class that is not listed counts as a normalised chip.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub device_classes: BTreeMap<DeviceClass, DeviceClassPolicy>,
+    /// Chips kept free for jobs of high priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
     /// Reservations for jobs that wait, and how others may pass them.
     #[serde(default)]
     pub backfill: Backfill,
@@ -119,6 +123,7 @@ impl Default for Policy {
             bounds: Bounds::default(),
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
+            reserve: None,
             backfill: Backfill::default(),
             calendar: Vec::new(),
             consolidation: None,

@@ -48,6 +48,9 @@ impl Policy {
         if self.fair_share.half_life.is_some_and(|span| span.0 < 1000) {
             faults.push(fault("fair_share.half_life", "at least 1s"));
         }
+        if self.reserve.as_ref().is_some_and(|reserve| reserve.block == 0) {
+            faults.push(fault("reserve.block", "at least 1"));
+        }
         for (at, entry) in self.calendar.iter().enumerate() {
             self.calendar_faults(at, entry, &mut faults);
         }

@@ -25,6 +25,8 @@ enum Program {
     IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
+    Tide(chiptide_sim::tide::TideArgs),
+    Scale(chiptide_sim::scale::ScaleArgs),
 }
 
 #[tokio::main]
@@ -57,5 +59,7 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::IdleCost(args) => chiptide_sim::idle_cost::run(args).await.map(|()| ExitCode::SUCCESS),
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+        Program::Tide(args) => chiptide_sim::tide::run(&args),
+        Program::Scale(args) => chiptide_sim::scale::run(&args),
     }
 }

@@ -3,7 +3,6 @@
 
 mod ahead;
 mod holders;
-mod in_the_way;
 mod quota;
 mod reason;
 mod sentence;

@@ -48,6 +48,13 @@ pub enum Reason {
         /// What the job asks for, and what the guarantees leave.
         slots: Shortage,
     },
+    /// The policy keeps chips free for jobs of higher priority.
+    Reserve {
+        /// Their class.
+        class: DeviceClass,
+        /// Chips to be kept free, and those that would be left.
+        chips: Shortage,
+    },
     /// Chips on nodes that do not report.
     NodesUnknown {
         /// How many chips.
@@ -143,6 +150,7 @@ impl Reason {
             Reason::Topology => "topology",
             Reason::QueueLimit { .. } => "queue_limit",
             Reason::BorrowLimit { .. } => "borrow_limit",
+            Reason::Reserve { .. } => "reserve",
             Reason::NodesUnknown { .. } => "nodes_unknown",
             Reason::OutOfService { .. } => "out_of_service",
             Reason::Reserved { .. } => "reserved",
@@ -159,9 +167,9 @@ impl Reason {
                 let vacant = chips.saturating_sub(*waiting_for);
                 Some((Unit::Chips, Shortage { requested: *chips, available: vacant }))
             }
-            Reason::InsufficientChips(shortage) | Reason::ReservationShort { shortage, .. } => {
-                Some((Unit::Chips, *shortage))
-            }
+            Reason::InsufficientChips(shortage)
+            | Reason::ReservationShort { shortage, .. }
+            | Reason::Reserve { chips: shortage, .. } => Some((Unit::Chips, *shortage)),
             Reason::InsufficientSlots(slots) | Reason::QueueLimit { slots, .. } | Reason::BorrowLimit { slots, .. } => {
                 Some(slots.in_chips())
             }
@@ -177,7 +185,7 @@ impl Reason {
     /// The device class it is about, where it is about one.
     pub fn device_class(&self) -> Option<&DeviceClass> {
         match self {
-            Reason::NoSuchClass(class) => Some(class),
+            Reason::NoSuchClass(class) | Reason::Reserve { class, .. } => Some(class),
             Reason::QueueLimit { class, .. } | Reason::BorrowLimit { class, .. } => class.as_ref(),
             _ => None,
         }

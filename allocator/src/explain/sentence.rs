@@ -79,6 +79,13 @@ impl fmt::Display for Reason {
                 let (asks, left) = (chips_text(slots.requested), chips_text(slots.available));
                 write!(f, "it asks for {asks}{}, what other queues are guaranteed leaves {left}", of(class.as_ref()))
             }
+            Reason::Reserve { class, chips } => write!(
+                f,
+                "{} chips{} are kept free for higher priorities, it would leave {}",
+                chips.requested,
+                of(Some(class)),
+                chips.available
+            ),
             Reason::NodesUnknown { chips } => {
                 write!(f, "{} on nodes that do not report", count_text(*chips, "chip is", "chips are"))
             }

@@ -7,6 +7,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{Pool, PoolFree, PoolIx};
 use crate::place::{self, Scope};
 use crate::queue::Shape;
+use crate::reserve;
 use crate::room::Need;
 use crate::serve::within_quota;
 use chiptide_model::{ChipDemand, DeviceClass, SLOTS_PER_CHIP};
@@ -29,7 +30,13 @@ pub(super) fn blockers(cluster: &Cluster, survey: &Survey, shape: &Shape) -> Vec
     let room = if short.is_empty() { place::find(cluster, counted) } else { None };
     match (&room, &open) {
         (Some(placements), Some(_)) => match cluster.quota_against(shape, placements, &[]) {
-            None => return vec![Reason::NextRound],
+            None => match reserve::against(cluster, shape, placements) {
+                Some(kept) if reserve::find(cluster, counted).is_none() => reasons.push(Reason::Reserve {
+                    class: kept.class,
+                    chips: Shortage { requested: kept.kept, available: kept.left },
+                }),
+                _ => return vec![Reason::NextRound],
+            },
             Some(block) => reasons.push(quota::reason(cluster, &block)),
         },
         _ => reasons.extend(blocked),
@@ -55,7 +62,7 @@ pub(super) fn blockers(cluster: &Cluster, survey: &Survey, shape: &Shape) -> Vec
 
 /// Whether a job of this shape would start now, within its quota.
 pub(super) fn would_start(cluster: &Cluster, shape: &Shape) -> bool {
-    let placements = within_quota(cluster, shape).and_then(|open| place::find(cluster, &open));
+    let placements = within_quota(cluster, shape).and_then(|open| reserve::find(cluster, &open));
     placements.is_some_and(|placements| cluster.quota_against(shape, &placements, &[]).is_none())
 }
 

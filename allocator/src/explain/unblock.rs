@@ -2,7 +2,6 @@
 //! something else, nodes that come back, leases that end, chips that are added.
 
 use super::holders::Holder;
-use super::in_the_way;
 use super::quota;
 use super::reason::Reason;
 use super::shortage::{replicas_that_fit, would_start};
@@ -10,6 +9,7 @@ use super::start::Rehearsal;
 use crate::cluster::Cluster;
 use crate::fleet::{NodeIx, PoolFree};
 use crate::place::Scope;
+use crate::preempt::{self, CostBasis, Stand};
 use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
@@ -314,8 +314,13 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 
 /// The cheapest leases whose end would make room, whether or not they may be taken, and why each is not.
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
-    let (leases, cost) = in_the_way::cheapest(cluster, shape, now)?;
-    let leases: Vec<&Lease> = leases.iter().filter_map(|id| cluster.lease(*id)).collect();
+    // What leaves by itself costs nothing.
+    let stand = |lease: &Lease| match lease.state {
+        LeaseState::Active => Some((Stand::Takeable, CostBasis::of(cluster, lease))),
+        LeaseState::Revoking { .. } | LeaseState::Ended { .. } => Some((Stand::Leaving, CostBasis::of(cluster, lease))),
+    };
+    let plan = preempt::cheapest(cluster, shape, now, stand)?;
+    let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
     let rights = Rights::of(cluster, shape, now);
     let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);
     // Leases that leave by themselves are the business of waiting.
@@ -326,6 +331,7 @@ fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unbloc
     let mut named: Vec<InTheWay> = leases.iter().filter_map(named).collect();
     named.sort_by_key(|lease| (lease.spared == Spared::NotEnough, std::cmp::Reverse(lease.holder.slots)));
     named.truncate(NAMED_MAX);
+    let cost = plan.cost;
     Some(Unblocker::EndLeases { leases: named, count: leases.len() as u64, cost })
 }
 

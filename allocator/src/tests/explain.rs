@@ -305,13 +305,23 @@ fn a_protected_lease_is_spared_and_knows_until_when() {
     let protected = |spec: &mut chiptide_model::JobSpec| spec.min_runtime = Some(Millis::from_secs(3600));
     let mut world = world().node("n1", 1).lease(job("train").priority(LOW).with(protected));
     world.submit(job("chat").priority(HIGH)).expect("accepted");
-    expect_told(&world, "chat", expect![[r#"
+    expect_told(
+        &world,
+        "chat",
+        expect![[r#"
         insufficient_chips: 1 chip is needed, 0 are free
           held by 1 of 1: train 1 chip
           cheapest: end_leases
         way: the end of train would make room, losing 0 chip-seconds; train is protected by its least running time or its own budget
-        starts ?, likely ?, by ? (none, 0 ahead)"#]]);
-    expect_told(&world, "train", expect!["it holds 1 chip on 1 node; a job of a priority above 100 may take them, which would lose 0 chip-seconds now; for a while its least running time or a budget protects it"]);
+        starts ?, likely ?, by ? (none, 0 ahead)"#]],
+    );
+    expect_told(
+        &world,
+        "train",
+        expect![
+            "it holds 1 chip on 1 node; a job of a priority above 100 may take them, which would lose 0 chip-seconds now; for a while its least running time or a budget protects it"
+        ],
+    );
 }
 
 #[test]
@@ -319,7 +329,13 @@ fn an_elastic_job_knows_that_its_extra_replicas_go_first() {
     let elastic = |spec: &mut chiptide_model::JobSpec| (spec.replicas_min, spec.replicas) = (Some(1), 3);
     let mut world = world().node("n1", 3).lease(job("train").with(elastic));
     world.after("1m");
-    expect_told(&world, "train", expect!["it holds 3 chips on 1 node; 2 extra replicas of 3 go first and come back last; a job of a priority above 500 may take them, which would lose 3 chip-minutes now"]);
+    expect_told(
+        &world,
+        "train",
+        expect![
+            "it holds 3 chips on 1 node; 2 extra replicas of 3 go first and come back last; a job of a priority above 500 may take them, which would lose 3 chip-minutes now"
+        ],
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod promises;
 mod quota;
 mod quota_history;
 mod reservations;
+mod reserve;
 mod rules;
 mod starvation;
 mod victims;
