@@ -255,6 +255,12 @@ impl<'a> Room<'a> {
         }
     }
 
+    /// CPU and memory that this plan finds free on a node.
+    pub(crate) fn free_on(&self, node: NodeIx) -> (u64, u64) {
+        let (cpu, memory) = self.node_free(node);
+        (u64::try_from(cpu).unwrap_or(0), u64::try_from(memory).unwrap_or(0))
+    }
+
     fn node_free(&self, node: NodeIx) -> (i64, i64) {
         self.nodes.get(&node).copied().unwrap_or_else(|| {
             let state = &self.cluster.fleet.nodes[node];

@@ -213,6 +213,7 @@ pub struct StandingView {
     /// Chips it holds, those of extra replicas included.
     pub chips: f64,
     /// Replicas it holds.
+    #[serde(default)]
     pub replicas: u32,
     /// Of those, extra ones: the first to go and the last to come back.
     #[serde(default)]

@@ -2,6 +2,7 @@
 //! something else, nodes that come back, leases that end, chips that are added.
 
 use super::holders::Holder;
+use super::in_the_way;
 use super::quota;
 use super::reason::Reason;
 use super::shortage::{replicas_that_fit, would_start};
@@ -9,7 +10,6 @@ use super::start::Rehearsal;
 use crate::cluster::Cluster;
 use crate::fleet::{NodeIx, PoolFree};
 use crate::place::Scope;
-use crate::preempt::{self, CostBasis, Stand};
 use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
@@ -203,7 +203,10 @@ pub(super) fn ways(
         }
         None => {
             ways.extend(hear_nodes(cluster, shape));
-            ways.extend(consolidate(cluster, job, now));
+            // Moves bring free chips together; they make none.
+            let scattered =
+                |reason: &Reason| matches!(reason, Reason::Fragmented(_) | Reason::Scattered(_) | Reason::Topology);
+            ways.extend(reasons.iter().any(scattered).then(|| consolidate(cluster, job, now)).flatten());
             ways.extend(end_leases(cluster, shape, now));
         }
     }
@@ -314,13 +317,8 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 
 /// The cheapest leases whose end would make room, whether or not they may be taken, and why each is not.
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
-    // What leaves by itself costs nothing.
-    let stand = |lease: &Lease| match lease.state {
-        LeaseState::Active => Some((Stand::Takeable, CostBasis::of(cluster, lease))),
-        LeaseState::Revoking { .. } | LeaseState::Ended { .. } => Some((Stand::Leaving, CostBasis::of(cluster, lease))),
-    };
-    let plan = preempt::cheapest(cluster, shape, now, stand)?;
-    let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
+    let (leases, cost) = in_the_way::cheapest(cluster, shape, now)?;
+    let leases: Vec<&Lease> = leases.iter().filter_map(|id| cluster.lease(*id)).collect();
     let rights = Rights::of(cluster, shape, now);
     let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);
     // Leases that leave by themselves are the business of waiting.
@@ -331,7 +329,6 @@ fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unbloc
     let mut named: Vec<InTheWay> = leases.iter().filter_map(named).collect();
     named.sort_by_key(|lease| (lease.spared == Spared::NotEnough, std::cmp::Reverse(lease.holder.slots)));
     named.truncate(NAMED_MAX);
-    let cost = plan.cost;
     Some(Unblocker::EndLeases { leases: named, count: leases.len() as u64, cost })
 }
 

@@ -374,3 +374,31 @@ fn explanations_of_everything_in_a_busy_world_never_contradict_themselves() {
         assert!(ways.iter().all(|way| blockers.iter().any(|b| b.unblock.is_some()) || way.code() == "end_leases"));
     }
 }
+
+#[test]
+fn in_a_large_fleet_a_bounded_search_finds_what_stands_in_the_way() {
+    let mut world = world();
+    for n in 0..130 {
+        world = world.node(&format!("n{n}"), 8);
+    }
+    let many = (0..1040u32).map(|n| {
+        let id = chiptide_model::JobId(uuid::Uuid::from_u128(1_000_000 + u128::from(n)));
+        world.names.insert(format!("one-{n}"), id);
+        crate::NewJob { id, spec: std::sync::Arc::new(job(&format!("one-{n}")).spec()) }
+    });
+    let many = many.collect();
+    world.round(vec![Command::Submit(many)]);
+    world.after("1h");
+    // Two newcomers on one node are the cheapest there is.
+    for name in ["one-8", "one-9"] {
+        world.done(name);
+        world.nodes_report();
+        world.submit(job(&format!("new-{name}"))).expect("accepted");
+    }
+    world.submit(job("pair").chips(2)).expect("accepted");
+    let way = explanation(&world, "pair").ways.into_iter().find(|way| way.code() == "end_leases").expect("a way");
+    expect![[
+        r#"the end of new-one-8 and new-one-9 would make room, losing 0 chip-seconds; new-one-8 has no lower priority"#
+    ]]
+    .assert_eq(&way.to_string());
+}
