@@ -45,7 +45,7 @@ impl Shape {
             preemptible: spec.preemptible,
             priority: spec.priority,
             kind: spec.kind,
-            replicas: spec.replicas,
+            replicas: spec.gang(),
             demand: spec.demand,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,

@@ -5,8 +5,8 @@ use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
 use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy,
-    Quarantine, SessionId, Timestamp,
+    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
+    SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -126,11 +126,14 @@ impl Snapshot {
             seq: self.seq,
             last_place: self.last_place,
             at: self.at,
+            looked_at: self.at,
             ..Cluster::default()
         };
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
-        for job in self.jobs {
+        for mut job in self.jobs {
             *cluster.priorities.entry(job.spec.priority).or_default() += 1;
+            // The leases say which of them are extra.
+            job.extras.clear();
             cluster.jobs.insert(job.id, job);
         }
         let still_held: BTreeSet<(ChipId, LeaseId)> =
@@ -162,6 +165,9 @@ impl Snapshot {
             cluster.set_reserved(&holder, &reservation, true)?;
             cluster.reservations.to_check.insert(holder);
         }
+        cluster.recount_stakes();
+        let elastic: Vec<JobId> = cluster.jobs.values().filter(|job| job.spec.is_elastic()).map(|job| job.id).collect();
+        elastic.into_iter().for_each(|job| cluster.resize(job));
         Ok(cluster)
     }
 }
@@ -227,10 +233,11 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
     if let Some(due) = lease.next_due() {
         cluster.timers.insert((due, Timer::Lease(lease.id)));
     }
-    if lease.state == LeaseState::Active
-        && let Some(job) = cluster.jobs.get(&lease.job).filter(|job| job.spec.preemptible)
+    if lease.extra
+        && live
+        && let Some(job) = cluster.jobs.get_mut(&lease.job)
     {
-        cluster.preemptible.insert((job.spec.priority, lease.id));
+        job.extras.insert(lease.id);
     }
     cluster.leases.insert(lease.id, lease);
     Ok(())

@@ -3,13 +3,14 @@
 
 use crate::cluster::Cluster;
 use crate::draft::Draft;
-use crate::preempt::{self, Plan};
+use crate::preempt::{self, Plan, Searches};
 use crate::queue::{Shape, Step};
 use crate::quota::below_limit;
 use crate::rights::Rights;
 use crate::{consolidate, promise, reservations, reserve};
-use chiptide_model::{JobId, Kind, Lease, Placement, Timestamp};
+use chiptide_model::{JobId, Kind, Lease, LeaseId, Placement, Timestamp};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// How a job can have its chips.
 enum Way {
@@ -51,12 +52,15 @@ fn walk(draft: &mut Draft<'_>) {
 /// Serves one job that waits; `false` when it has to wait on, with a reservation if it may have one.
 fn serve(draft: &mut Draft<'_>, step: &Step) -> bool {
     let (job, now) = (step.job, draft.now());
+    let mut searches = std::mem::take(&mut draft.cluster.searches);
     let shape = draft.cluster.queue.shape(step);
-    match way(draft.cluster, job, shape, now) {
+    let way = way(draft.cluster, &mut searches, job, shape, now);
+    let shape = shape.clone();
+    draft.cluster.searches = searches;
+    match way {
         Some(Way::Free(placements)) => draft.grant(job, placements),
         Some(Way::Taken(plan)) => promise::make(draft, job, plan),
         None => {
-            let shape = shape.clone();
             if !consolidate::make_room(draft, job, &shape) {
                 draft.cluster.queue.shape_failed(&shape);
                 // Those who ask for the same are not tried, but may have reservations of their own.
@@ -72,7 +76,7 @@ fn serve(draft: &mut Draft<'_>, step: &Step) -> bool {
     true
 }
 
-fn way(cluster: &Cluster, job: JobId, shape: &Shape, now: Timestamp) -> Option<Way> {
+fn way(cluster: &Cluster, searches: &mut Searches, job: JobId, shape: &Shape, now: Timestamp) -> Option<Way> {
     let free = within_quota(cluster, shape)
         .and_then(|open| {
             reservations::find_first(cluster, job, &open, now)
@@ -88,17 +92,20 @@ fn way(cluster: &Cluster, job: JobId, shape: &Shape, now: Timestamp) -> Option<W
         return None;
     }
     let open = reservations::open_for_eviction(cluster, job, shape, now);
-    let plan = preempt::choose_with(cluster, shape, now, &open)
+    let plan = preempt::choose(cluster, searches, shape, now, &open)
         .filter(|plan| is_rightful(cluster, shape, plan, now))
         .filter(|plan| reserve::against(cluster, shape, &plan.placements).is_none());
     plan.or_else(|| below_limit::make_room(cluster, shape, now)).map(Way::Taken)
 }
 
-/// Whether every victim may be taken, after those before it, and what is left is within quota.
+/// Whether every victim may be taken, after those before it, and what is left is within quota. Extra replicas that go
+/// with their job's lease go without being asked for.
 fn is_rightful(cluster: &Cluster, shape: &Shape, plan: &Plan, now: Timestamp) -> bool {
     let leaving: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.lease(*id)).collect();
+    let along: BTreeSet<LeaseId> = plan.victims.iter().flat_map(|id| cluster.extras_of(*id)).collect();
     let mut rights = Rights::of(cluster, shape, now);
-    leaving.iter().all(|lease| rights.take(lease)) && cluster.quota_against(shape, &plan.placements, &leaving).is_none()
+    let mut asked = leaving.iter().filter(|lease| !along.contains(&lease.id));
+    asked.all(|lease| rights.take(lease)) && cluster.quota_against(shape, &plan.placements, &leaving).is_none()
 }
 
 /// The shape, asking only for classes of which its queue may hold a gang more (a replica more, where classes mix);

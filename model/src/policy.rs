@@ -2,7 +2,7 @@
 
 use crate::chip::DeviceClass;
 use crate::policy_fault::DEPTH_MAX;
-use crate::queue::{QueuePolicy, read_queues};
+use crate::queue::{PreemptionBudget, QueuePolicy, read_queues};
 use crate::reservation::{Backfill, CalendarReservation, Consolidation};
 use crate::reserve::Reserve;
 use crate::time::Millis;
@@ -10,13 +10,19 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A named priority.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriorityClass {
     /// Higher goes first.
     pub value: i32,
     /// Whether jobs of the class may be preempted unless they say otherwise.
     pub preemptible: bool,
+    /// `min_runtime` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_runtime: Option<Millis>,
+    /// `preemption_budget` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemption_budget: Option<PreemptionBudget>,
 }
 
 /// How long the allocator waits before it gives up on something.
@@ -102,7 +108,7 @@ pub struct Policy {
 impl Default for Policy {
     /// What a new cluster starts with: three queues, four classes from `best-effort` to `urgent`.
     fn default() -> Self {
-        let class = |value, preemptible| PriorityClass { value, preemptible };
+        let class = |value, preemptible| PriorityClass { value, preemptible, ..PriorityClass::default() };
         Policy {
             version: 1,
             queues: ["default", "training", "inference"].map(|name| (name.to_owned(), QueuePolicy::default())).into(),

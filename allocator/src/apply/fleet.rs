@@ -82,6 +82,7 @@ impl Cluster {
             self.fleet.append_pools(node);
         } else if rebuild || reclassed {
             self.fleet.rebuild_pools();
+            self.recount_stakes();
         }
         if reclassed || self.fleet.classes.len() > known_classes {
             self.arrange_ledger(at);
@@ -133,6 +134,7 @@ impl Cluster {
         self.touched.chip_facts.insert(chip.clone());
         self.touched.chips.insert(chip.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
         self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
@@ -160,6 +162,7 @@ impl Cluster {
     pub(super) fn node_changed(&mut self, node: NodeIx) {
         self.touched.nodes.insert(self.fleet.nodes[node].id.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
     }
 
     pub(super) fn orders_changed(&mut self, node: NodeIx) {

@@ -16,6 +16,10 @@ impl Cluster {
             state: JobState::Pending,
             attempt: 0,
             preemptions: 0,
+            evictions: Vec::new(),
+            checkpointed_at: None,
+            extras: BTreeSet::new(),
+            given_back: 0,
             changed_at: at,
             revision: 1,
         };
@@ -35,6 +39,16 @@ impl Cluster {
             Some(JobState::Leased { lease }) => self.set_state(at, id, JobState::Running { lease }),
             _ => Err(format!("job {id} is not leased")),
         }
+    }
+
+    pub(super) fn on_checkpointed(&mut self, at: Timestamp, id: JobId) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        let Some(lease) = job.state.lease() else { return Err(format!("job {id} holds no lease")) };
+        job.checkpointed_at = Some(at);
+        job.revision += 1;
+        self.reprice_base(lease);
+        self.touched.jobs.insert(id);
+        Ok(())
     }
 
     pub(super) fn on_job_ended(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
@@ -59,6 +73,7 @@ impl Cluster {
             self.touched.consolidations.insert(id);
         }
         self.queue.remove(&job.spec, job.place);
+        self.growth.forget(id);
         if let Some(count) = self.priorities.get_mut(&job.spec.priority) {
             *count -= 1;
             if *count == 0 {
@@ -135,7 +150,10 @@ impl Cluster {
             }
             nodes.insert(node);
         }
-        nodes.into_iter().for_each(|node| self.fleet.recount_node(node));
+        for node in nodes {
+            self.fleet.recount_node(node);
+            self.recount_stakes_of(node);
+        }
         Ok(())
     }
 

@@ -65,8 +65,7 @@ pub(super) fn of(cluster: &Cluster, job: &Job, now: Timestamp) -> Option<Standin
         LeaseState::Revoking { cause, deadline } => Exposure::Leaving { cause: cause.clone(), by: *deadline },
         _ if !job.spec.preemptible => Exposure::Safe,
         _ => {
-            let cost =
-                Cost { lost_slot_ms: cluster.lost_work(lease, now), gangs: 1, age_ms: now.since(lease.granted_at).0 };
+            let cost = cluster.eviction_cost(lease, now);
             let (not_before, reclaimable) = by_queue(cluster, job, now);
             Exposure::Preemptible { above: job.spec.priority, not_before, reclaimable, cost }
         }

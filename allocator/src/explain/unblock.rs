@@ -9,6 +9,7 @@ use super::start::Rehearsal;
 use crate::cluster::Cluster;
 use crate::fleet::{NodeIx, PoolFree};
 use crate::place::Scope;
+use crate::preempt::{CostBasis, Stand};
 use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
@@ -308,12 +309,11 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 /// The cheapest leases whose end would make room, whether or not they may be taken, and why each is not.
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
     // What leaves by itself costs nothing.
-    let cost = |lease: &Lease| match lease.is_active() {
-        true => preempt::cost_of(cluster, lease, now),
-        false => preempt::Cost::default(),
+    let stand = |lease: &Lease| match lease.state {
+        LeaseState::Active => Some((Stand::Takeable, CostBasis::of(cluster, lease))),
+        LeaseState::Revoking { .. } | LeaseState::Ended { .. } => Some((Stand::Leaving, CostBasis::of(cluster, lease))),
     };
-    let costs = cluster.leases().filter(|lease| lease.is_live()).map(|lease| (lease.id, cost(lease))).collect();
-    let plan = preempt::cheapest(cluster, shape, &costs, &[])?;
+    let plan = preempt::cheapest(cluster, shape, now, stand)?;
     let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
     let rights = Rights::of(cluster, shape, now);
     let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);
@@ -325,7 +325,7 @@ fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unbloc
     let mut named: Vec<InTheWay> = leases.iter().filter_map(named).collect();
     named.sort_by_key(|lease| (lease.spared == Spared::NotEnough, std::cmp::Reverse(lease.holder.slots)));
     named.truncate(NAMED_MAX);
-    let cost = Cost { lost_slot_ms: plan.cost.lost, gangs: plan.cost.leases, age_ms: plan.cost.age };
+    let cost = plan.cost;
     Some(Unblocker::EndLeases { leases: named, count: leases.len() as u64, cost })
 }
 

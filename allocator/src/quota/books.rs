@@ -85,7 +85,14 @@ impl Cluster {
     pub(crate) fn charge_all(&self, ledger: &mut Ledger) {
         ledger.clear_holdings();
         let live = self.leases.values().filter(|lease| lease.is_live());
-        let held = live.map(|lease| (lease.job, lease.placements.as_slice(), is_firm_lease(self, lease), Some(lease)));
+        let held = live.map(|lease| {
+            (
+                lease.job,
+                lease.placements.as_slice(),
+                self.jobs.get(&lease.job).is_some_and(|job| is_firm(&job.spec, lease)),
+                Some(lease),
+            )
+        });
         let claimed = self.claims.iter().map(|(job, claim)| {
             let firm = self.jobs.get(job).is_some_and(|job| !job.spec.preemptible);
             (*job, claim.placements.as_slice(), firm, None)
@@ -280,9 +287,9 @@ impl Cluster {
     }
 }
 
-/// Whether nobody may take a lease.
-pub(crate) fn is_firm_lease(cluster: &Cluster, lease: &Lease) -> bool {
-    cluster.jobs.get(&lease.job).is_some_and(|job| !job.spec.preemptible)
+/// Whether nobody may take a lease: extra replicas may always be taken.
+pub(crate) fn is_firm(spec: &JobSpec, lease: &Lease) -> bool {
+    !spec.preemptible && !lease.extra
 }
 
 /// What there is to keep of a queue's past.

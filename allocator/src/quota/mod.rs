@@ -13,6 +13,7 @@ mod rank;
 mod standing;
 
 pub(crate) use account::Amounts;
+pub(crate) use books::is_firm;
 pub use books::{ColumnUse, QueuePast, QueueUse, QuotaShortage};
 pub use ledger::PastUse;
 pub(crate) use ledger::{Ledger, QueueIx};

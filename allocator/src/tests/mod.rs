@@ -1,7 +1,9 @@
 //! Scenarios in words, and properties over random histories.
 
+mod budgets;
 mod consolidation;
 mod corruption;
+mod elastic;
 mod explain;
 mod history;
 mod promises;

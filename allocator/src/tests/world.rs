@@ -52,6 +52,7 @@ pub(super) fn job(name: &str) -> Ask {
         priority_class: None,
         priority: MID,
         replicas: 1,
+        replicas_min: None,
         demand: ChipDemand::Chips(1),
         cpu_milli: 0,
         memory_mib: 0,
@@ -61,6 +62,9 @@ pub(super) fn job(name: &str) -> Ask {
         preemptible: true,
         grace: Millis::from_secs(30),
         checkpoint_every: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         lease_ttl: None,
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
@@ -281,6 +285,12 @@ impl World {
         }
     }
 
+    fn is_extra(&self, lease: LeaseId) -> bool {
+        let is =
+            |event: &Event| matches!(event, Event::LeaseGranted { lease: known, extra: true, .. } if *known == lease);
+        self.log.iter().any(|(_, event)| is(event))
+    }
+
     fn tell(&self, at: Timestamp, event: &Event) -> String {
         let chips = |placements: &[chiptide_model::Placement]| -> String {
             let one = |hold: &chiptide_model::Hold| match hold.slots.iter().map(|s| s.count()).sum::<u16>() {
@@ -292,15 +302,20 @@ impl World {
         match event {
             Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
             Event::JobStarted { job } => format!("{} runs", self.name(*job)),
+            Event::JobCheckpointed { job } => format!("{} checkpoints", self.name(*job)),
             Event::JobEnded { job, outcome } => format!("{} ended: {outcome:?}", self.name(*job)),
             Event::ClaimMade { job, placements, .. } => {
                 format!("{} is promised {}", self.name(*job), chips(placements))
             }
             Event::ClaimDropped { job, why } => format!("{} loses its promise: {why:?}", self.name(*job)),
+            Event::LeaseGranted { job, placements, extra: true, .. } => {
+                format!("{} grows by {}", self.name(*job), chips(placements))
+            }
             Event::LeaseGranted { job, placements, .. } => format!("{} gets {}", self.name(*job), chips(placements)),
             Event::LeaseRevoked { lease, cause: Cause::Preempt { for_job }, deadline } => {
                 let grace = deadline.since(at);
-                format!("evict {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
+                let verb = if self.is_extra(*lease) { "shrink" } else { "evict" };
+                format!("{verb} {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
             }
             Event::LeaseRevoked { lease, cause: Cause::Reclaim { for_job }, deadline } => {
                 let grace = deadline.since(at);
@@ -312,9 +327,11 @@ impl World {
             Event::LeaseEnded { lease, cause, next } => {
                 let next = match next {
                     Next::Pending => "back to pending".into(),
+                    Next::Unchanged => "the job goes on".into(),
                     Next::Ended(outcome) => format!("{outcome:?}"),
                 };
-                format!("lease of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
+                let what = if self.is_extra(*lease) { "extra lease" } else { "lease" };
+                format!("{what} of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
             }
             Event::ChipVacated { chip, lease, .. } => format!("{chip} is proven vacant of {}", self.holder(*lease)),
             Event::LeaseConfirmed { lease, node } => format!("{node} confirms {}", self.holder(*lease)),

@@ -83,7 +83,7 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
             for_job: cause.for_job(),
             chips: u32::try_from(chips.len()).unwrap_or(u32::MAX),
             slots: lease.slot_total(),
-            lost_slot_ms: lost.unwrap_or_else(|| after.lost_work(lease, *at)),
+            lost_slot_ms: lost.unwrap_or_else(|| after.eviction_cost(lease, *at).lost_slot_ms),
             choice: choice.cloned(),
         });
     }
