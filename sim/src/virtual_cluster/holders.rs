@@ -54,6 +54,7 @@ mod tests {
             placements: vec![Placement { replica: 0, node, holds: vec![hold], cpu_milli: 0, memory_mib: 0 }],
             expires_at: None,
             ends_at: None,
+            extra: false,
         }
     }
 
