@@ -9,6 +9,7 @@ use crate::draft::Draft;
 use crate::fleet::NodeIx;
 use crate::place::{Scope, class_scopes, find_within};
 use crate::queue::Shape;
+use crate::reserve;
 use crate::room::Room;
 use crate::serve::within_quota;
 use chiptide_model::{DeviceClass, Job, JobId, JobState, Kind, Lease, Placement, Same, SameLevel};
@@ -141,14 +142,15 @@ impl Cluster {
         (job.spec.gang()..).find(|replica| !used.contains(replica)).unwrap_or(u32::MAX)
     }
 
-    /// Room for one replica more, within the quota of its queue and outside what is reserved.
+    /// Room for one replica more, within the quota of its queue, outside what is reserved and beside the reserve.
     fn room_for(&self, want: &Want) -> Option<Vec<Placement>> {
         within_quota(self, &want.shape)?;
         let nodes = want.near.map(|(level, node)| self.nodes_near(level, node));
-        class_scopes(self, &want.shape).into_iter().find_map(|scope| {
+        let found = class_scopes(self, &want.shape).into_iter().find_map(|scope| {
             let scope = Scope { nodes: nodes.clone(), ..scope };
             find_within(&Room::of(self), &want.shape, &scope)
-        })
+        });
+        found.filter(|placements| reserve::against(self, &want.shape, placements).is_none())
     }
 
     fn nodes_near(&self, level: SameLevel, node: NodeIx) -> BTreeSet<NodeIx> {

@@ -38,6 +38,7 @@ pub(crate) fn waiting(draft: &mut Draft<'_>) {
 
 fn walk(draft: &mut Draft<'_>) {
     let now = draft.now();
+    reservations::note_barren(draft.cluster);
     let mut turns = reservations::Turns::of(draft.cluster, now);
     let mut walk = draft.cluster.queue.walk(|shape| draft.cluster.rank(shape, now));
     while let Some(step) = walk.step(&draft.cluster.queue, |shape| draft.cluster.rank(shape, now)) {

@@ -82,6 +82,14 @@ mod tests {
     }
 
     #[test]
+    fn the_policy_of_the_readme_is_sound() {
+        let readme = include_str!("../../README.md");
+        let yaml = readme.split("```yaml\nqueues:").nth(1).and_then(|rest| rest.split("```").next()).expect("a policy");
+        let policy = parse(&format!("queues:{yaml}")).expect("a sound policy");
+        assert_eq!((policy.queues.len(), policy.calendar.len()), (4, 1));
+    }
+
+    #[test]
     fn every_part_of_a_policy_can_be_written_in_a_file() {
         let written = serde_json::to_string(&Policy::default()).expect("JSON");
         assert_eq!(parse(&written).expect("a policy"), Policy::default());

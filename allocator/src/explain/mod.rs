@@ -1,6 +1,7 @@
 //! Why a job waits, who is in its way, what would help and when it may start; for a job that holds chips, how safe they
 //! are. Computed on demand from the cluster as it is; a round never pays for it.
 
+mod ahead;
 mod holders;
 mod quota;
 mod reason;
@@ -8,6 +9,7 @@ mod sentence;
 mod shortage;
 mod standing;
 mod start;
+mod survey;
 mod unblock;
 
 use crate::cluster::Cluster;
@@ -15,6 +17,7 @@ use crate::queue::Shape;
 use crate::reservations;
 use chiptide_model::{Job, JobState, Timestamp};
 use rustc_hash::FxHashMap;
+use survey::Survey;
 
 pub use holders::{Holder, Holders};
 pub use reason::{Reason, Shortage, Unit};
@@ -86,13 +89,14 @@ pub fn job(cluster: &Cluster, job: &Job, now: Timestamp) -> Explanation {
 #[derive(Debug)]
 pub struct Explainer<'a> {
     cluster: &'a Cluster,
+    survey: Option<Survey>,
     known: FxHashMap<Shape, Vec<Reason>>,
 }
 
 impl<'a> Explainer<'a> {
     /// An explainer of this cluster as it is.
     pub fn of(cluster: &'a Cluster) -> Explainer<'a> {
-        Explainer { cluster, known: FxHashMap::default() }
+        Explainer { cluster, survey: None, known: FxHashMap::default() }
     }
 
     /// The cluster it explains.
@@ -105,8 +109,9 @@ impl<'a> Explainer<'a> {
         if job.state != JobState::Pending || self.cluster.claim(job.id).is_some() {
             return explain(self.cluster, job);
         }
-        let shape = Shape::of(&job.spec);
-        let known = self.known.entry(shape).or_insert_with_key(|shape| shortage::blockers(self.cluster, shape));
+        let survey = self.survey.get_or_insert_with(|| Survey::of(self.cluster));
+        let known = self.known.entry(Shape::of(&job.spec));
+        let known = known.or_insert_with_key(|shape| shortage::blockers(self.cluster, survey, shape));
         with_reservations(self.cluster, job, known.clone())
     }
 }
@@ -125,7 +130,7 @@ pub fn explain(cluster: &Cluster, job: &Job) -> Vec<Reason> {
         let (chips, waiting_for) = (holds().count() as u64, holds().filter(occupied).count() as u64);
         return vec![Reason::AwaitingVacancy { chips, waiting_for, deadline: claim.deadline }];
     }
-    with_reservations(cluster, job, shortage::blockers(cluster, &Shape::of(&job.spec)))
+    with_reservations(cluster, job, shortage::blockers(cluster, &Survey::of(cluster), &Shape::of(&job.spec)))
 }
 
 /// What a shape waits for, and what reservations have to do with this one job of it.

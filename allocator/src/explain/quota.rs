@@ -3,9 +3,9 @@
 use super::reason::{Reason, Shortage};
 use crate::cluster::Cluster;
 use crate::queue::Shape;
-use crate::quota::QuotaBlock;
+use crate::quota::{QueueIx, QuotaBlock, Standing};
 use crate::serve::within_quota;
-use chiptide_model::Kind;
+use chiptide_model::{Kind, Lease, Placement};
 use std::borrow::Cow;
 
 /// The shape with the classes that its quota leaves open (`None` if it leaves none), and a reason for each it closes. If
@@ -39,5 +39,36 @@ pub(super) fn reason(cluster: &Cluster, block: &QuotaBlock) -> Reason {
     match block.limit_of.and_then(|queue| cluster.ledger.accounts.get(queue)) {
         Some(account) => Reason::QueueLimit { queue: account.name.to_string(), class, slots },
         None => Reason::BorrowLimit { class, slots },
+    }
+}
+
+/// The quota of a job's queue while others leave.
+pub(super) struct Leaving<'a> {
+    cluster: &'a Cluster,
+    standing: Standing<'a>,
+    queue: Option<QueueIx>,
+    firm: bool,
+}
+
+impl<'a> Leaving<'a> {
+    pub(super) fn of(cluster: &'a Cluster, shape: &Shape) -> Leaving<'a> {
+        let queue = cluster.ledger.find(&shape.queue).filter(|queue| cluster.ledger.is_bound(*queue));
+        Leaving { cluster, standing: cluster.standing(), queue, firm: !shape.preemptible }
+    }
+
+    /// A lease has ended. One under notice is not counted against its queue any more as it is.
+    pub(super) fn leave(&mut self, lease: &Lease) {
+        if self.queue.is_some()
+            && lease.is_active()
+            && let Some(giver) = self.cluster.queue_of(lease)
+        {
+            self.standing.take(giver, &self.cluster.amounts(&lease.placements));
+        }
+    }
+
+    /// Whether the queue may hold these placements by now.
+    pub(super) fn leaves(&self, placements: &[Placement]) -> bool {
+        let block = |queue| self.standing.block(queue, &self.cluster.amounts(placements), self.firm);
+        self.queue.and_then(block).is_none()
     }
 }

@@ -2,8 +2,9 @@
 
 use super::quota;
 use super::reason::{Reason, Shortage};
+use super::survey::Survey;
 use crate::cluster::Cluster;
-use crate::fleet::{Pool, PoolFree};
+use crate::fleet::{Pool, PoolFree, PoolIx};
 use crate::place::{self, Scope};
 use crate::queue::Shape;
 use crate::reserve;
@@ -12,7 +13,7 @@ use crate::serve::within_quota;
 use chiptide_model::{ChipDemand, DeviceClass, SLOTS_PER_CHIP};
 
 /// Everything that keeps a shape from starting now; never empty.
-pub(super) fn blockers(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
+pub(super) fn blockers(cluster: &Cluster, survey: &Survey, shape: &Shape) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let absent = |class: &&DeviceClass| !cluster.fleet.classes.contains(class);
     reasons.extend(shape.device_classes.iter().filter(absent).map(|class| Reason::NoSuchClass(class.clone())));
@@ -25,7 +26,7 @@ pub(super) fn blockers(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
     let (open, blocked) = quota::within(cluster, shape);
     // Where the quota leaves no class at all, room is counted as if it did: every blocker is told at once.
     let counted = open.as_deref().unwrap_or(shape);
-    let short = shortages(cluster, counted);
+    let short = shortages(cluster, survey, counted);
     let room = if short.is_empty() { place::find(cluster, counted) } else { None };
     match (&room, &open) {
         (Some(placements), Some(_)) => match cluster.quota_against(shape, placements, &[]) {
@@ -49,7 +50,7 @@ pub(super) fn blockers(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
         let available = replicas_that_fit(cluster, shape).into();
         reasons.push(Reason::Fragmented(Shortage { requested, available }));
     }
-    let (unknown, broken) = unusable_chips(cluster, shape);
+    let (unknown, broken) = survey.unusable(&cluster.classes_of(shape));
     if unknown > 0 {
         reasons.push(Reason::NodesUnknown { chips: unknown });
     }
@@ -76,24 +77,28 @@ pub(super) fn replicas_that_fit(cluster: &Cluster, shape: &Shape) -> u32 {
     fit
 }
 
+/// Replicas that fit, by what is looked at.
+#[derive(Clone, Copy, Default)]
+struct Fits {
+    chips: u64,
+    with_cpu: u64,
+    with_memory: u64,
+    all: u64,
+}
+
 /// What is short now, in the best of the scopes the job may use.
-fn shortages(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
+fn shortages(cluster: &Cluster, survey: &Survey, shape: &Shape) -> Vec<Reason> {
     let scopes = place::class_scopes(cluster, shape);
-    let best = |need: &Need, cap: &dyn Fn(&PoolFree) -> PoolFree| {
-        scopes.iter().map(|scope| replicas(cluster, scope, need, cap)).max().unwrap_or(0)
-    };
     let need = Need::of(shape);
+    let fits: Vec<Fits> = scopes.iter().map(|scope| count(cluster, scope, &need)).collect();
+    let best = |of: &dyn Fn(&Fits) -> u64| fits.iter().map(of).max().unwrap_or(0);
+    let (by_chips, by_all) = (best(&|fits| fits.chips), best(&|fits| fits.all));
+    let (by_cpu, by_memory) = (best(&|fits| fits.with_cpu), best(&|fits| fits.with_memory));
     let requested = u64::from(shape.replicas);
-    let plenty = |free: &PoolFree| PoolFree { cpu: u64::MAX, memory: u64::MAX, ..*free };
-    let (by_chips, by_cpu, by_memory) = (
-        best(&need, &plenty),
-        best(&need, &|free| PoolFree { memory: u64::MAX, ..*free }),
-        best(&need, &|free| PoolFree { cpu: u64::MAX, ..*free }),
-    );
     let short = |available| Shortage { requested, available };
     let mut reasons = Vec::new();
     if by_chips < requested {
-        let slots = scopes.iter().map(|scope| free_slots(cluster, scope)).max().unwrap_or(0);
+        let slots = scopes.iter().map(|scope| survey.free_slots(scope)).max().unwrap_or(0);
         let wanted = requested * wanted_slots(shape);
         let chips = |slots: u64| slots / u64::from(SLOTS_PER_CHIP);
         reasons.push(if slots < wanted && shape.demand.is_share() {
@@ -111,7 +116,6 @@ fn shortages(cluster: &Cluster, shape: &Shape) -> Vec<Reason> {
         reasons.push(Reason::InsufficientMemory(short(by_memory)));
     }
     // Each may suffice where the other does not: then no single one is short, and still no node has all.
-    let by_all = best(&need, &|free| *free);
     if reasons.is_empty() && by_all < requested {
         reasons.push(Reason::Scattered(short(by_all)));
     }
@@ -127,46 +131,35 @@ fn wanted_slots(shape: &Shape) -> u64 {
     }
 }
 
-fn pools<'a>(cluster: &'a Cluster, scope: &'a Scope) -> impl Iterator<Item = (usize, &'a Pool)> {
-    cluster.fleet.pools.iter().enumerate().filter(|(_, pool)| scope.admits(pool))
-}
-
-fn replicas(cluster: &Cluster, scope: &Scope, need: &Need, cap: &dyn Fn(&PoolFree) -> PoolFree) -> u64 {
-    let fit = |(ix, pool): (usize, &Pool)| {
-        let node_fit = need.fits_node(&cap(&pool.free));
-        if !need.demand.is_share() {
-            return need.fits(&cap(&pool.free));
+/// Counts the replicas that fit the pools of a scope.
+fn count(cluster: &Cluster, scope: &Scope, need: &Need) -> Fits {
+    let mut sum = Fits::default();
+    for (ix, pool) in cluster.fleet.pools.iter().enumerate().filter(|(_, pool)| scope.admits(pool)) {
+        let chips = by_chips(cluster, ix, pool, need);
+        if chips == 0 {
+            continue;
         }
-        let on_chip = |&chip: &usize| {
-            let state = &cluster.fleet.chips[chip];
-            let slots = need.demand.slots_of(state.facts.memory_mib)?;
-            state.in_service().then(|| u64::from(state.free_slots() / slots.max(1)))
-        };
-        let known = cluster.fleet.nodes[pool.node].unknown_since.is_none();
-        let chips: u64 = cluster.fleet.pool_chips[ix].iter().filter_map(on_chip).sum();
-        if known { chips.min(node_fit) } else { 0 }
-    };
-    pools(cluster, scope).map(fit).fold(0, u64::saturating_add)
-}
-
-fn free_slots(cluster: &Cluster, scope: &Scope) -> u64 {
-    let known = pools(cluster, scope).filter(|(_, pool)| cluster.fleet.nodes[pool.node].unknown_since.is_none());
-    let chips = known.flat_map(|(ix, _)| &cluster.fleet.pool_chips[ix]).map(|&chip| &cluster.fleet.chips[chip]);
-    chips.filter(|chip| chip.in_service()).map(|chip| u64::from(chip.free_slots())).sum()
-}
-
-/// Chips the shape could use if their nodes reported, and those it could use if they were in service.
-fn unusable_chips(cluster: &Cluster, shape: &Shape) -> (u64, u64) {
-    let wanted =
-        |class: usize| shape.device_classes.is_empty() || shape.device_classes.contains(&cluster.fleet.classes[class]);
-    let (mut unknown, mut broken) = (0, 0);
-    for (ix, pool) in cluster.fleet.pools.iter().enumerate().filter(|(_, pool)| wanted(pool.class)) {
-        let chips = &cluster.fleet.pool_chips[ix];
-        if cluster.fleet.nodes[pool.node].unknown_since.is_some() {
-            unknown += chips.len() as u64;
-        } else {
-            broken += chips.iter().filter(|&&chip| !cluster.fleet.chips[chip].in_service()).count() as u64;
-        }
+        let cpu = need.fits_node(&PoolFree { memory: u64::MAX, ..pool.free });
+        let memory = need.fits_node(&PoolFree { cpu: u64::MAX, ..pool.free });
+        sum.chips = sum.chips.saturating_add(chips);
+        sum.with_cpu = sum.with_cpu.saturating_add(chips.min(cpu));
+        sum.with_memory = sum.with_memory.saturating_add(chips.min(memory));
+        sum.all = sum.all.saturating_add(chips.min(cpu).min(memory));
     }
-    (unknown, broken)
+    sum
+}
+
+/// Replicas that the chips of a pool hold, whatever its node has of CPU and memory.
+fn by_chips(cluster: &Cluster, ix: PoolIx, pool: &Pool, need: &Need) -> u64 {
+    let plenty = PoolFree { cpu: u64::MAX, memory: u64::MAX, ..pool.free };
+    let at_all = need.fits(&plenty);
+    if at_all == 0 || !need.demand.is_share() {
+        return at_all;
+    }
+    let on_chip = |&chip: &usize| {
+        let state = &cluster.fleet.chips[chip];
+        let slots = need.demand.slots_of(state.facts.memory_mib)?;
+        state.in_service().then(|| u64::from(state.free_slots() / slots.max(1)))
+    };
+    cluster.fleet.pool_chips[ix].iter().filter_map(on_chip).sum()
 }

@@ -3,24 +3,22 @@
 //! Known ends are upper bounds: whoever is done sooner makes everything sooner. Nothing is known of leases without a
 //! longest duration, nor of jobs that are yet to come; both are why an estimate can be missing or overtaken.
 
+use super::ahead::{Ahead, behind};
+use super::quota::Leaving;
 use crate::cluster::Cluster;
 use crate::fleet::{Node, NodeIx, PoolIx};
-use crate::place::{Scope, class_scopes, find_within, fitting};
+use crate::place::{Scope, class_scopes, find_within};
 use crate::queue::Shape;
-use crate::quota::{QueueIx, Standing};
 use crate::reservations;
 use crate::room::{Need, Room};
 use chiptide_model::{Holder as ReservedFor, Job, JobId, Lease, LeaseId, LeaseState, Placement, SameLevel, Timestamp};
 use rustc_hash::FxHashMap;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ends looked at before a rehearsal gives up.
 const ENDS_MAX: usize = 4096;
-/// Placements of jobs ahead that a rehearsal tries before it gives up.
-const TRIES_MAX: usize = 512;
-/// Jobs ahead within one shape that are counted.
-const AHEAD_MAX: usize = 10_000;
+/// Placements tried before a rehearsal gives up.
+const TRIES_MAX: usize = 256;
 
 /// What an estimate rests on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,115 +205,4 @@ fn needed(mut room: Room<'_>, shape: &Shape, scopes: &[Scope], gone: &[LeaseId],
     }
     // Their CPU or memory is needed as well.
     leases().filter(|lease| lease.placements.iter().any(|p| nodes.contains(&p.node))).map(|lease| lease.id).collect()
-}
-
-/// The jobs that are served before one, by shape, as far as they want the same chips.
-struct Ahead {
-    /// Each shape with the number of its jobs, in order of service.
-    lines: Vec<(Shape, usize)>,
-    count: u64,
-}
-
-impl Ahead {
-    fn of(cluster: &Cluster, job: &Job, shape: &Shape, now: Timestamp) -> Ahead {
-        let competes = |other: &Shape| {
-            let open = other.device_classes.is_empty() || shape.device_classes.is_empty();
-            open || other.device_classes.iter().any(|class| shape.device_classes.contains(class))
-        };
-        let own = cluster.rank(shape, now);
-        let (mut lines, mut count) = (Vec::new(), 0);
-        for (other, jobs) in cluster.queue.shapes().filter(|(other, _)| competes(other)) {
-            let rank = cluster.rank(other, now);
-            let places: Vec<u64> = match rank.cmp(&own) {
-                Ordering::Greater => jobs.keys().take(TRIES_MAX).copied().collect(),
-                // Counting a range walks it; past the bound it does not matter any more.
-                Ordering::Equal => jobs.range(..job.place).take(AHEAD_MAX).map(|(at, _)| *at).collect(),
-                Ordering::Less => continue,
-            };
-            count += if rank > own { jobs.len() as u64 } else { places.len() as u64 };
-            if !places.is_empty() {
-                lines.push((rank, other.clone(), places));
-            }
-        }
-        lines.sort_by(|(a, _, first), (b, _, second)| b.cmp(a).then(first[0].cmp(&second[0])));
-        Ahead { lines: lines.into_iter().map(|(_, shape, places)| (shape, places.len())).collect(), count }
-    }
-}
-
-/// The first known end at which the shape fits behind those ahead of it, who take what they can at each end.
-fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead, mut room: Room<'_>) -> Option<Timestamp> {
-    let scopes = class_scopes(cluster, shape);
-    let mut quota = Leaving::of(cluster, shape);
-    let mut left: Vec<usize> = ahead.lines.iter().map(|(_, jobs)| *jobs).collect();
-    let mut tries = 0;
-    for (at, id) in cluster.reservations.leaving.iter().take(ENDS_MAX) {
-        let Some(lease) = cluster.leases.get(&id) else { continue };
-        room.empty(lease);
-        quota.leave(lease);
-        for (line, (other, _)) in ahead.lines.iter().enumerate() {
-            while left[line] > 0 {
-                tries += 1;
-                if tries > TRIES_MAX {
-                    return None;
-                }
-                if !take_gang(cluster, &mut room, other) {
-                    break;
-                }
-                left[line] -= 1;
-            }
-        }
-        tries += 1;
-        if find(&room, shape, &scopes).is_some_and(|placed| quota.leaves(&placed)) {
-            return Some(at);
-        }
-    }
-    None
-}
-
-/// What a plan finds in the room; a count comes first, which is cheap where there is nothing to find.
-fn find(room: &Room<'_>, shape: &Shape, scopes: &[Scope]) -> Option<Vec<Placement>> {
-    let need = Need::of(shape);
-    let enough =
-        |scope: &&Scope| need.demand.is_share() || fitting(room.pools(), &need, scope) >= u64::from(shape.replicas);
-    scopes.iter().filter(enough).find_map(|scope| find_within(room, shape, scope))
-}
-
-/// Takes a whole gang from the room, if it fits.
-fn take_gang(cluster: &Cluster, room: &mut Room<'_>, shape: &Shape) -> bool {
-    let placed = find(room, shape, &class_scopes(cluster, shape));
-    placed.is_some_and(|placed| {
-        placed.iter().for_each(|placement| room.occupy(placement));
-        true
-    })
-}
-
-/// The quota of a job's queue while others leave.
-struct Leaving<'a> {
-    cluster: &'a Cluster,
-    standing: Standing<'a>,
-    queue: Option<QueueIx>,
-    firm: bool,
-}
-
-impl<'a> Leaving<'a> {
-    fn of(cluster: &'a Cluster, shape: &Shape) -> Leaving<'a> {
-        let queue = cluster.ledger.find(&shape.queue).filter(|queue| cluster.ledger.is_bound(*queue));
-        Leaving { cluster, standing: cluster.standing(), queue, firm: !shape.preemptible }
-    }
-
-    /// A lease has ended. One under notice is not counted against its queue any more as it is.
-    fn leave(&mut self, lease: &Lease) {
-        if self.queue.is_some()
-            && lease.is_active()
-            && let Some(giver) = self.cluster.queue_of(lease)
-        {
-            self.standing.take(giver, &self.cluster.amounts(&lease.placements));
-        }
-    }
-
-    /// Whether the queue may hold these placements by now.
-    fn leaves(&self, placements: &[Placement]) -> bool {
-        let block = |queue| self.standing.block(queue, &self.cluster.amounts(placements), self.firm);
-        self.queue.and_then(block).is_none()
-    }
 }

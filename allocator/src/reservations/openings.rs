@@ -92,24 +92,31 @@ pub(crate) fn find(cluster: &Cluster, id: JobId, shape: &Shape, now: Timestamp) 
         holders.iter().for_each(|holder| room.open(holder));
         if holders.is_empty() { None } else { find_in(&room, shape, None) }
     };
-    let helps = |holder: &Holder| sets_idle(cluster, holder);
+    let helps = |holder: &Holder| !cluster.reservations.barren.contains(holder);
     let harmless: Vec<Holder> = open.windows.into_iter().chain(open.harmless).filter(helps).collect();
-    find_with(&harmless).or_else(|| find_with(&open.outranked))
+    let outranked: Vec<Holder> = open.outranked.into_iter().filter(helps).collect();
+    find_with(&harmless).or_else(|| find_with(&outranked))
+}
+
+/// Notes whose reservations have nothing to give, so that not every job that is tried finds it out again.
+pub(crate) fn note_barren(cluster: &mut Cluster) {
+    let holders = cluster.reservations.by_holder.keys();
+    let barren = holders.filter(|holder| !sets_idle(cluster, holder)).cloned().collect();
+    cluster.reservations.barren = barren;
 }
 
 /// Whether anything that is reserved for a holder lies idle now; else there is nothing to be had from it.
 fn sets_idle(cluster: &Cluster, holder: &Holder) -> bool {
     let placements = cluster.reservation(holder).map_or(&[][..], |reservation| &reservation.placements);
-    let idle_chip = |hold: &Hold| {
-        let chip = cluster.chip(&hold.chip);
-        let taken = |chip: &Chip| {
-            let held = chip.holds.iter().flat_map(|hold| hold.slots.iter().copied());
-            held.chain(chip.claims.iter().flat_map(|(_, slots)| slots.iter().copied())).collect::<Vec<_>>()
-        };
-        chip.is_some_and(|chip| chip.in_service() && free_of(taken(chip).into_iter()) > 0)
+    let free = |chip: &Chip| {
+        let held = chip.holds.iter().flat_map(|hold| hold.slots.iter().copied());
+        free_of(held.chain(chip.claims.iter().flat_map(|(_, slots)| slots.iter().copied())))
     };
-    holds(placements).any(idle_chip)
-        || cluster.set_aside(holder).into_values().any(|(cpu, memory)| cpu > 0 || memory > 0)
+    let idle_chip = |hold: &Hold| cluster.chip(&hold.chip).is_some_and(|chip| chip.in_service() && free(chip) > 0);
+    let aside = |placement: &Placement| {
+        cluster.node(&placement.node).is_some_and(|node| node.cpu_reserved > 0 || node.memory_reserved > 0)
+    };
+    holds(placements).any(idle_chip) || placements.iter().any(aside)
 }
 
 fn nodes_of(cluster: &Cluster, holders: &[Holder]) -> BTreeSet<NodeIx> {

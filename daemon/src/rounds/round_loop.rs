@@ -53,7 +53,7 @@ pub(super) struct RoundLoop {
 enum Woken {
     Committed(Box<Closed>, Result<(), StoreError>),
     Looked(Vec<Entry>, Result<Vec<Recorded>, StoreError>),
-    Came(Option<Entry>),
+    Came(Option<Box<Entry>>),
     Syncing,
     Due,
 }
@@ -113,7 +113,7 @@ impl RoundLoop {
                 Woken::Committed(_, Err(error)) => Err(error),
                 Woken::Looked(batch, Ok(known)) => self.on_looked(batch, &known),
                 Woken::Looked(_, Err(error)) => Err(error),
-                Woken::Came(Some(entry)) => self.on_entry(entry),
+                Woken::Came(Some(entry)) => self.on_entry(*entry),
                 Woken::Came(None) => {
                     open = false;
                     Ok(())
@@ -153,7 +153,7 @@ impl RoundLoop {
                 Woken::Looked(batch, known)
             }
             () = self.syncing.notified(), if self.committing.is_some() => Woken::Syncing,
-            entry = self.entries.recv(), if room => Woken::Came(entry),
+            entry = self.entries.recv(), if room => Woken::Came(entry.map(Box::new)),
             () = due => Woken::Due,
         }
     }

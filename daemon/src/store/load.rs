@@ -29,6 +29,7 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         at: events::last_at(&mut tx).await?.unwrap_or_default(),
         reservations: reservations::load(&mut tx).await?,
         moved: consolidations::load_moved(&mut tx).await?,
+        demand: Default::default(),
         moved_at: consolidations::load_last(&mut tx).await?,
     };
     tx.commit().await?;

@@ -183,13 +183,13 @@ impl<'a> Replay<'a> {
                 self.tally.work_lost += loss.work.0 * chips;
                 self.tally.restarting += loss.restart.0 * chips;
             }
+            // Only elastic jobs shrink, and none here is.
+            Next::Unchanged => {}
             Next::Ended(_) => {
                 let (waited, took) = self.training.spans(number, now);
                 self.tally.waits.entry(chips).or_default().push(waited);
                 self.tally.completions.push(took);
             }
-            // Part of an elastic job only; there are none here.
-            Next::Unchanged => {}
         }
     }
 

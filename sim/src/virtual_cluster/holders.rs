@@ -48,13 +48,13 @@ mod tests {
         let hold = Hold { chip: ChipId::new("c").expect("a name"), slots: vec![Slots::WHOLE], epoch: 1 };
         let node = NodeId::new("n").expect("a name");
         Event::LeaseGranted {
+            extra: false,
             lease: LeaseId(Uuid::from_u128(lease)),
             job: JobId(Uuid::nil()),
             attempt: 1,
             placements: vec![Placement { replica: 0, node, holds: vec![hold], cpu_milli: 0, memory_mib: 0 }],
             expires_at: None,
             ends_at: None,
-            extra: false,
         }
     }
 
