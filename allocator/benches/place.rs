@@ -80,6 +80,10 @@ fn spec(n: u64) -> JobSpec {
     };
     let chips = u64::from(demand.chips());
     JobSpec {
+        replicas_min: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         kind: Kind::Inference,
         name: "bench".into(),
         queue: "default".into(),

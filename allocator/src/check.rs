@@ -3,7 +3,10 @@
 use crate::cluster::Cluster;
 use crate::fleet::Chip;
 use crate::touched::Touched;
-use chiptide_model::{ChipDemand, ChipId, Job, JobId, JobState, Lease, LeaseId, SLOTS_PER_CHIP, Slots};
+use chiptide_model::{
+    Cause, ChipDemand, ChipId, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, SLOTS_PER_CHIP, Slots,
+};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A broken invariant, by its number in the design, with the evidence.
@@ -41,6 +44,14 @@ pub fn check(cluster: &Cluster) -> Vec<Violation> {
     for node in 0..cluster.fleet.nodes.len() {
         node_is_sound(cluster, node, &mut found);
     }
+    for holder in cluster.reservations().map(|(holder, _)| holder) {
+        reservation_is_sound(cluster, holder, &mut found);
+    }
+    for lease in cluster.leases.values() {
+        if cluster.reservations.leaving.by(lease.id) != cluster.vacant_by(lease) {
+            found.push(broken("books", format!("when lease {} leaves is noted wrongly", lease.id)));
+        }
+    }
     totals_are_sound(cluster, &mut found);
     found
 }
@@ -56,6 +67,9 @@ pub fn check_touched(cluster: &Cluster, touched: &Touched) -> Vec<Violation> {
     }
     for job in touched.jobs.iter().filter_map(|id: &JobId| cluster.job(*id)) {
         job_is_sound(cluster, job, &mut found);
+    }
+    for holder in &touched.reservations {
+        reservation_is_sound(cluster, holder, &mut found);
     }
     found
 }
@@ -82,6 +96,7 @@ fn chip_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
             found.push(broken("books", format!("chip {id} is held by lease {}, which does not say so", hold.lease)));
         }
     }
+    reserved_is_sound(cluster, chip, found);
     for (job, slots) in &chip.claims {
         let named = cluster.claims.get(job).is_some_and(|claim| {
             let mut holds = claim.placements.iter().flat_map(|placement| &placement.holds);
@@ -90,6 +105,45 @@ fn chip_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
         if !named {
             found.push(broken("books", format!("chip {id} is promised to job {job}, which claims nothing there")));
         }
+    }
+}
+
+/// No slot is set aside for two jobs, nor for two windows of the calendar. A job may have its own within a window.
+fn reserved_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
+    let id = &chip.facts.id;
+    let of_job = |holder: &Holder| matches!(holder, Holder::Job(_));
+    for jobs in [true, false] {
+        let reserved = chip.reserved.iter().filter(|(holder, _)| of_job(holder) == jobs);
+        if let Some(twice) = overlap(reserved.flat_map(|(_, slots)| slots.iter().copied())) {
+            found.push(broken("I1", format!("slots {twice:?} of chip {id} are reserved twice")));
+        }
+    }
+    for (holder, slots) in &chip.reserved {
+        let reservation = cluster.reservation(holder);
+        let mut holds = reservation.into_iter().flat_map(|known| &known.placements).flat_map(|known| &known.holds);
+        if !holds.any(|wanted| wanted.chip == *id && wanted.slots == *slots) {
+            found.push(broken("books", format!("chip {id} is reserved for {holder}, which has nothing there")));
+        }
+    }
+}
+
+fn reservation_is_sound(cluster: &Cluster, holder: &Holder, found: &mut Vec<Violation>) {
+    let Some(reservation) = cluster.reservation(holder) else { return };
+    for hold in reservation.placements.iter().flat_map(|placement| &placement.holds) {
+        let there = cluster
+            .chip(&hold.chip)
+            .is_some_and(|chip| chip.reserved.iter().any(|(owner, slots)| owner == holder && *slots == hold.slots));
+        if !there {
+            found.push(broken("books", format!("{holder} has chip {} reserved, which does not say so", hold.chip)));
+        }
+    }
+    let Holder::Job(id) = holder else { return };
+    let moving = |job: &Job| {
+        let lease = job.state.lease().and_then(|lease| cluster.lease(lease));
+        matches!(lease.map(|lease| &lease.state), Some(LeaseState::Revoking { cause: Cause::Consolidate { .. }, .. }))
+    };
+    if !cluster.job(*id).is_some_and(|job| cluster.waits(*id) || moving(job)) {
+        found.push(broken("I5", format!("job {id} has a reservation and neither waits nor moves")));
     }
 }
 
@@ -108,7 +162,8 @@ fn lease_is_sound(cluster: &Cluster, lease: &Lease, found: &mut Vec<Violation>) 
         found.push(broken("I5", format!("live lease {id} belongs to job {}, which is not live", lease.job)));
         return;
     };
-    if job.state.lease() != Some(id) {
+    let is_named = if lease.extra { job.extras.contains(&id) } else { job.state.lease() == Some(id) };
+    if !is_named {
         found.push(broken("I5", format!("live lease {id} is not the lease of job {}", job.id)));
     }
     if let Some(fault) = gang_fault(cluster, job, lease) {
@@ -128,8 +183,9 @@ fn lease_is_sound(cluster: &Cluster, lease: &Lease, found: &mut Vec<Violation>) 
 
 /// What is wrong with a lease as the whole of its job's gang.
 fn gang_fault(cluster: &Cluster, job: &Job, lease: &Lease) -> Option<String> {
-    if lease.placements.len() != job.spec.replicas as usize {
-        return Some(format!("{} of {} replicas placed", lease.placements.len(), job.spec.replicas));
+    let wanted = if lease.extra { 1 } else { job.spec.gang() };
+    if lease.placements.len() != wanted as usize {
+        return Some(format!("{} of {wanted} replicas placed", lease.placements.len()));
     }
     lease.placements.iter().find_map(|placement| {
         let held: u64 = placement.holds.iter().flat_map(|h| &h.slots).map(|s| u64::from(s.count())).sum();
@@ -149,6 +205,7 @@ fn job_is_sound(cluster: &Cluster, job: &Job, found: &mut Vec<Violation>) {
     let id = job.id;
     let waits = cluster.queue.contains(&job.spec, job.place);
     let claims = cluster.claims.contains_key(&id);
+    extras_are_sound(cluster, job, found);
     match &job.state {
         JobState::Pending if waits == claims => {
             found.push(broken("I5", format!("pending job {id}: in the queue {waits}, holding a claim {claims}")));
@@ -158,9 +215,33 @@ fn job_is_sound(cluster: &Cluster, job: &Job, found: &mut Vec<Violation>) {
         _ if waits || claims => found.push(broken("I5", format!("job {id} holds a lease and waits"))),
         _ => {
             let live = job.state.lease().and_then(|lease| cluster.leases.get(&lease));
-            if !live.is_some_and(|lease| lease.is_live() && lease.job == id) {
+            if !live.is_some_and(|lease| lease.is_live() && !lease.extra && lease.job == id) {
                 found.push(broken("I5", format!("job {id} is {} without a live lease", job.state.as_str())));
             }
+        }
+    }
+}
+
+/// An elastic job holds its base lease and beside it extra replicas, each a lease of its own, up to its size.
+fn extras_are_sound(cluster: &Cluster, job: &Job, found: &mut Vec<Violation>) {
+    let id = job.id;
+    if job.extras.is_empty() {
+        return;
+    }
+    if job.state.lease().is_none() || job.replicas_held() > job.spec.replicas {
+        let evidence = format!("{} job {id} holds {} extra replicas", job.state.as_str(), job.extras.len());
+        found.push(broken("I4", evidence));
+    }
+    let held = job.state.lease().into_iter().chain(job.extras.iter().copied());
+    let leases: Vec<&Lease> = held.filter_map(|lease| cluster.leases.get(&lease)).collect();
+    let replicas: Vec<u32> = leases.iter().flat_map(|lease| &lease.placements).map(|p| p.replica).collect();
+    if replicas.iter().collect::<BTreeSet<_>>().len() != replicas.len() {
+        found.push(broken("I4", format!("job {id} runs one of its replicas twice: {replicas:?}")));
+    }
+    for extra in &job.extras {
+        let lease = cluster.leases.get(extra);
+        if !lease.is_some_and(|lease| lease.is_live() && lease.extra && lease.job == id) {
+            found.push(broken("I4", format!("job {id} names extra lease {extra}, which it does not hold")));
         }
     }
 }
@@ -174,6 +255,9 @@ fn node_is_sound(cluster: &Cluster, ix: usize, found: &mut Vec<Violation>) {
         if !cluster.fleet.index_is_sound(pool) {
             found.push(broken("books", format!("placement sees a pool of node {} as it is not", node.id)));
         }
+    }
+    if (node.cpu_reserved, node.memory_reserved) != cluster.reserved_on(ix) {
+        found.push(broken("books", format!("what is set aside on node {} is counted wrongly", node.id)));
     }
     let here = node.leases.iter().filter_map(|id| cluster.leases.get(id)).flat_map(|lease| &lease.placements);
     let cpu: u64 = here.filter(|placement| placement.node == node.id).map(|placement| placement.cpu_milli).sum();
@@ -190,6 +274,7 @@ fn totals_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
         let evidence = format!("{pending} pending, {} queued, {} promised", cluster.queue.len(), cluster.claims.len());
         found.push(broken("I5", evidence));
     }
+    found.extend(cluster.stakes_fault().map(|evidence| broken("books", evidence)));
     let holds = || cluster.fleet.chips.iter().flat_map(|chip| &chip.holds);
     if cluster.vacating != holds().filter(|hold| hold.vacate_by.is_some()).count() {
         found.push(broken("books", format!("{} holds said to be vacating", cluster.vacating)));

@@ -4,8 +4,10 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{expire, place, promise, register, report, serve};
-use chiptide_model::{Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, Timestamp, Unfit};
+use crate::{elastic, expire, place, promise, register, report, reservations, serve};
+use chiptide_model::{
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
+};
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,10 +33,14 @@ pub struct Decision {
 /// preempts for whoever waits.
 pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Decision {
     let mut draft = Draft::of(draft, round);
+    draft.cluster.ripen(round.now);
     let answers = commands.into_iter().map(|command| draft.handle(command)).collect();
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
+    reservations::tend(&mut draft);
     serve::waiting(&mut draft);
+    elastic::grow(&mut draft);
+    reservations::close_overdue(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }
 }
@@ -47,13 +53,16 @@ impl Draft<'_> {
                 Ok(Ack::Done)
             }
             Command::ApplyPolicy(policy) => {
+                let before = self.cluster.policy.clone();
                 self.emit(Event::PolicyApplied { policy });
+                reservations::policy_changed(self, &before);
                 Ok(Ack::Done)
             }
             Command::Submit(jobs) => self.submit(jobs),
             Command::Cancel(job) => self.end(job, Cause::Cancelled, Outcome::Cancelled),
             Command::Done(job, outcome) => self.end(job, Cause::Done, outcome),
             Command::Renew(lease) => self.renew(lease),
+            Command::Checkpoint { lease } => self.checkpoint(lease),
             Command::Release { lease, requeue } => self.release(lease, requeue),
             Command::Register { node, session, boot_id, facts, chips } => {
                 register::register(self, node, session, boot_id, facts, chips)
@@ -76,11 +85,11 @@ impl Draft<'_> {
             }
             if job.spec.unfit == Unfit::Refuse {
                 let capacity = place::capacity(self.cluster, &crate::queue::Shape::of(&job.spec));
-                if capacity < u64::from(job.spec.replicas) {
-                    let missing = u64::from(job.spec.replicas) - capacity;
+                let wanted = job.spec.gang();
+                if capacity < u64::from(wanted) {
+                    let missing = u64::from(wanted) - capacity;
                     let detail = format!(
-                        "{} replicas asked for, the whole fleet would hold {capacity}: {missing} too many",
-                        job.spec.replicas
+                        "{wanted} replicas asked for, the whole fleet would hold {capacity}: {missing} too many"
                     );
                     return Err(Refusal::NeverFits { index, detail });
                 }
@@ -96,9 +105,10 @@ impl Draft<'_> {
 
     /// Ends a job at its owner's word, whatever it holds.
     fn end(&mut self, id: JobId, cause: Cause, outcome: Outcome) -> Result<Ack, Refusal> {
-        let job = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?;
-        match job.state.lease() {
-            Some(lease) => self.emit(Event::LeaseEnded { lease, cause, next: Next::Ended(outcome) }),
+        let lease = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?.state.lease();
+        reservations::served(self, id, ReservationDrop::Cancelled);
+        match lease {
+            Some(lease) => self.end_lease(lease, cause, Next::Ended(outcome)),
             None => {
                 if self.cluster.claim(id).is_some() {
                     self.emit(Event::ClaimDropped { job: id, why: ClaimDrop::Cancelled });
@@ -114,10 +124,17 @@ impl Draft<'_> {
         if let LeaseState::Revoking { cause, .. } = &lease.state {
             return Err(Refusal::LeaseRevoked(id, cause.clone()));
         }
-        let ttl = self.cluster.job(lease.job).and_then(|job| job.spec.lease_ttl);
+        // An extra replica lives as long as the base lease does: there is nothing to extend.
+        let ttl = self.cluster.job(lease.job).filter(|_| !lease.extra).and_then(|job| job.spec.lease_ttl);
         if let Some(ttl) = ttl {
             self.emit(Event::LeaseRenewed { lease: id, expires_at: self.now() + ttl });
         }
+        Ok(Ack::Lease(id))
+    }
+
+    fn checkpoint(&mut self, id: LeaseId) -> Result<Ack, Refusal> {
+        let job = self.live_lease(id)?.job;
+        self.emit(Event::JobCheckpointed { job });
         Ok(Ack::Lease(id))
     }
 
@@ -132,7 +149,7 @@ impl Draft<'_> {
             _ if requeue => (Cause::Released, Next::Pending),
             _ => (Cause::Released, Next::Ended(Outcome::Succeeded)),
         };
-        self.emit(Event::LeaseEnded { lease: id, cause, next });
+        self.end_lease(id, cause, next);
         Ok(Ack::Job(job))
     }
 

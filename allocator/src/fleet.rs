@@ -3,8 +3,8 @@
 use crate::demand::Mix;
 use crate::place::{Index, RuledFree, Rules};
 use chiptide_model::{
-    ChipFacts, ChipState, Health, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine, SLOTS_PER_CHIP, SessionId,
-    SlotCount, Slots, Timestamp,
+    ChipFacts, ChipState, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine, SLOTS_PER_CHIP,
+    SessionId, SlotCount, Slots, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -38,6 +38,10 @@ pub struct Node {
     pub cpu_claimed: u64,
     /// Memory promised to claims.
     pub memory_claimed: u64,
+    /// CPU set aside for reservations, beyond what those who sit on the reserved chips will give back.
+    pub cpu_reserved: u64,
+    /// Memory set aside for reservations, likewise.
+    pub memory_reserved: u64,
     /// Leases that have a replica here, live or not yet proven gone.
     pub leases: BTreeSet<LeaseId>,
     /// Counts up whenever the node's orders change.
@@ -76,20 +80,26 @@ pub struct Chip {
     pub holds: Vec<ChipHold>,
     /// Slots promised to jobs.
     pub claims: Vec<(JobId, Vec<Slots>)>,
+    /// Slots set aside for later.
+    pub reserved: Vec<(Holder, Vec<Slots>)>,
 }
 
 impl Chip {
-    /// Slots that are neither held nor promised, whatever the chip's health.
+    /// Slots that are neither held nor promised nor reserved, whatever the chip's health.
     pub fn free_slots(&self) -> SlotCount {
+        // Claims and reservations may lie on slots still held, so only without them is the sum what is taken.
+        if !self.claims.is_empty() || !self.reserved.is_empty() {
+            return free_of(self.taken());
+        }
         let taken: u32 = self.taken().map(|slots| u32::from(slots.count())).sum();
-        // Claims may lie on slots still held by their victims, so the sum can pass the chip's size.
-        if self.claims.is_empty() { SLOTS_PER_CHIP.saturating_sub(taken as SlotCount) } else { free_of(self.taken()) }
+        SLOTS_PER_CHIP.saturating_sub(taken as SlotCount)
     }
 
-    /// Ranges held or promised, in no order, perhaps overlapping.
+    /// Ranges held, promised or reserved, in no order, perhaps overlapping.
     pub fn taken(&self) -> impl Iterator<Item = Slots> + '_ {
         let held = self.holds.iter().flat_map(|hold| hold.slots.iter().copied());
-        held.chain(self.claims.iter().flat_map(|(_, slots)| slots.iter().copied()))
+        let promised = self.claims.iter().flat_map(|(_, slots)| slots.iter().copied());
+        held.chain(promised).chain(self.reserved.iter().flat_map(|(_, slots)| slots.iter().copied()))
     }
 
     /// Whether the chip itself may be granted; its node must also be known.
@@ -240,8 +250,8 @@ impl Fleet {
         if node.unknown_since.is_some() {
             return PoolFree::default();
         }
-        let cpu = node.cpu_free.saturating_sub(node.cpu_claimed);
-        let memory = node.memory_free.saturating_sub(node.memory_claimed);
+        let cpu = node.cpu_free.saturating_sub(node.cpu_claimed + node.cpu_reserved);
+        let memory = node.memory_free.saturating_sub(node.memory_claimed + node.memory_reserved);
         self.pool_free(pool, slots, cpu, memory)
     }
 

@@ -4,7 +4,7 @@
 //! and a shape that failed is not tried again until something it could use is freed.
 
 use crate::quota::Rank;
-use chiptide_model::{ChipDemand, DeviceClass, JobId, JobSpec, Kind, Same};
+use chiptide_model::{ChipDemand, DeviceClass, JobId, JobSpec, Kind, Millis, Same};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 /// Everything about a job that decides whether and where it can start.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Shape {
-    /// Its queue: decides what it is owed and whom it may take from.
+    /// Its queue: decides what it is owed, whom it may take from, and which windows of the calendar are open to it.
     pub queue: String,
     /// Whether its chips can be taken back: decides how much of others' guarantees it may borrow.
     pub preemptible: bool,
@@ -32,6 +32,9 @@ pub struct Shape {
     pub device_classes: Vec<DeviceClass>,
     /// Nearness.
     pub same: Option<Same>,
+    /// How long a lease of it lasts at most, grace included: decides whether it ends before somebody's reservation
+    /// begins. Rounded up a little, so that durations chosen freely do not make every job a shape of its own.
+    pub stays_at_most: Option<Millis>,
 }
 
 impl Shape {
@@ -42,14 +45,21 @@ impl Shape {
             preemptible: spec.preemptible,
             priority: spec.priority,
             kind: spec.kind,
-            replicas: spec.replicas,
+            replicas: spec.gang(),
             demand: spec.demand,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
             device_classes: spec.classes_by_speed(),
             same: spec.same,
+            stays_at_most: spec.max_duration.map(|span| rounded_up(Millis(span.0.saturating_add(spec.grace.0)))),
         }
     }
+}
+
+/// The next of sixteen steps an octave: at most a sixteenth more.
+fn rounded_up(span: Millis) -> Millis {
+    let step = 1u64 << (u64::BITS - span.0.leading_zeros()).saturating_sub(5);
+    Millis(span.0.div_ceil(step).saturating_mul(step))
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -142,6 +152,11 @@ impl Queue {
         self.by_shape.get(&Shape::of(spec)).is_some_and(|&at| self.lines[at].jobs.contains_key(&place))
     }
 
+    /// Grows whenever anything is freed.
+    pub(crate) fn supply(&self) -> u64 {
+        self.supply + self.supply_of.iter().map(|(_, supply)| supply).sum::<u64>()
+    }
+
     /// Something was freed that any shape might use.
     pub fn supply_grew(&mut self) {
         self.supply += 1;
@@ -228,9 +243,21 @@ pub(crate) struct Step {
 }
 
 impl Queue {
+    /// The jobs that follow this one and ask for the same, at most so many.
+    pub(crate) fn following(&self, step: &Step, most: usize) -> Vec<JobId> {
+        self.lines[step.line].jobs.range(step.place + 1..).map(|(_, job)| *job).take(most).collect()
+    }
+
     /// The shape of the job met at this step.
     pub(crate) fn shape(&self, step: &Step) -> &Shape {
         &self.lines[step.line].shape
+    }
+}
+
+impl Queue {
+    /// Every shape somebody waits in, with its jobs by place.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&Shape, &BTreeMap<u64, JobId>)> {
+        self.lines.iter().filter(|line| !line.jobs.is_empty()).map(|line| (&line.shape, &line.jobs))
     }
 }
 
@@ -238,6 +265,14 @@ impl Queue {
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    #[test]
+    fn a_span_is_rounded_up_by_a_sixteenth_at_most() {
+        for span in [0, 1, 31, 32, 33, 59_999, 3_600_000, 3_630_000, u64::MAX / 2 + 1] {
+            let rounded = rounded_up(Millis(span)).0;
+            assert!(rounded >= span && rounded - span <= span / 16, "{span} became {rounded}");
+        }
+    }
 
     #[test]
     fn shapes_that_come_and_go_take_no_room() {

@@ -4,8 +4,9 @@ use crate::cluster::{Claim, Cluster, Timer};
 use crate::demand::Demand;
 use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
+use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy, Quarantine,
+    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
     SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
@@ -67,6 +68,14 @@ pub struct Snapshot {
     pub past_use: Vec<PastUse>,
     /// When jobs of each queue (and of those below it) were preempted within a day, oldest first.
     pub preempted: Vec<(String, Vec<Timestamp>)>,
+    /// When the last event happened.
+    pub at: Timestamp,
+    /// Chips set aside.
+    pub reservations: Vec<(Holder, Reservation)>,
+    /// Jobs moved for each live gang.
+    pub moved: Vec<(JobId, BTreeSet<JobId>)>,
+    /// When jobs were last moved.
+    pub moved_at: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -106,6 +115,10 @@ impl Snapshot {
             claims: cluster.claims.iter().map(|(job, claim)| (*job, claim.clone())).collect(),
             past_use: cluster.ledger.past(&cluster.fleet.classes),
             preempted: cluster.ledger.preempted(),
+            at: cluster.at,
+            reservations: cluster.reservations().map(|(holder, known)| (holder.clone(), known.clone())).collect(),
+            moved: cluster.consolidations.moved.iter().map(|(gang, moved)| (*gang, moved.clone())).collect(),
+            moved_at: cluster.consolidations.last,
         }
     }
 
@@ -116,14 +129,18 @@ impl Snapshot {
             leader_epoch: self.leader_epoch,
             seq: self.seq,
             last_place: self.last_place,
+            at: self.at,
+            looked_at: self.at,
             demand: self.demand,
             ..Cluster::default()
         };
         cluster.fleet.learn(&cluster.demand.known);
         cluster.fleet.obey(&cluster.policy);
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
-        for job in self.jobs {
+        for mut job in self.jobs {
             *cluster.priorities.entry(job.spec.priority).or_default() += 1;
+            // The leases say which of them are extra.
+            job.extras.clear();
             cluster.jobs.insert(job.id, job);
         }
         let still_held: BTreeSet<(ChipId, LeaseId)> =
@@ -145,10 +162,19 @@ impl Snapshot {
                 cluster.queue.insert(&job.spec, job.place, job.id);
             }
         }
+        cluster.note_all_leaving();
+        (cluster.consolidations.moved, cluster.consolidations.last) = (self.moved.into_iter().collect(), self.moved_at);
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
         }
         cluster.restore_ledger(self.past_use, self.preempted);
+        for (holder, reservation) in self.reservations {
+            cluster.set_reserved(&holder, &reservation, true)?;
+            cluster.reservations.to_check.insert(holder);
+        }
+        cluster.recount_stakes();
+        let elastic: Vec<JobId> = cluster.jobs.values().filter(|job| job.spec.is_elastic()).map(|job| job.id).collect();
+        elastic.into_iter().for_each(|job| cluster.resize(job));
         Ok(cluster)
     }
 }
@@ -167,6 +193,8 @@ fn add_node(cluster: &mut Cluster, row: NodeRow) {
         chips: Vec::new(),
         cpu_claimed: 0,
         memory_claimed: 0,
+        cpu_reserved: 0,
+        memory_reserved: 0,
         leases: BTreeSet::new(),
         orders_revision: 0,
     });
@@ -212,10 +240,11 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
     if let Some(due) = lease.next_due() {
         cluster.timers.insert((due, Timer::Lease(lease.id)));
     }
-    if lease.state == LeaseState::Active
-        && let Some(job) = cluster.jobs.get(&lease.job).filter(|job| job.spec.preemptible)
+    if lease.extra
+        && live
+        && let Some(job) = cluster.jobs.get_mut(&lease.job)
     {
-        cluster.preemptible.insert((job.spec.priority, lease.id));
+        job.extras.insert(lease.id);
     }
     cluster.leases.insert(lease.id, lease);
     Ok(())

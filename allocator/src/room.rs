@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{ChipIx, Fleet, NodeIx, Pool, PoolFree, PoolIx, free_of, gaps};
 use crate::place::{self, Kept, Seen};
 use crate::queue::Shape;
-use chiptide_model::{ChipDemand, Hold, Lease, LeaseId, Placement, SlotCount, Slots};
+use chiptide_model::{ChipDemand, Hold, Holder, Lease, LeaseId, Placement, SlotCount, Slots};
 use std::collections::BTreeMap;
 use std::ops::Index;
 
@@ -21,6 +21,8 @@ pub(crate) struct Room<'a> {
     chips: BTreeMap<ChipIx, Vec<Slots>>,
     /// Free CPU and memory of the nodes this plan has touched; negative where claims wait for others to leave.
     nodes: BTreeMap<NodeIx, (i64, i64)>,
+    /// Holders whose reservations this plan may use.
+    open: Vec<Holder>,
 }
 
 /// A pool as a plan leaves it.
@@ -107,7 +109,7 @@ impl Need {
 
 impl<'a> Room<'a> {
     pub(crate) fn of(cluster: &'a Cluster) -> Room<'a> {
-        Room { cluster, pools: BTreeMap::new(), chips: BTreeMap::new(), nodes: BTreeMap::new() }
+        Room { cluster, pools: BTreeMap::new(), chips: BTreeMap::new(), nodes: BTreeMap::new(), open: Vec::new() }
     }
 
     pub(crate) fn pools(&self) -> Pools<'_> {
@@ -196,12 +198,64 @@ impl<'a> Room<'a> {
                 self.empty_chip(chip, lease.id);
             }
             let (mut cpu, mut memory) = self.node_free(node);
-            for placement in lease.placements.iter().filter(|placement| placement.node == state.id) {
+            // Who sits on reserved chips leaves CPU and memory to those they are reserved for.
+            let bequeaths = self.sits_on_reserved(node, lease.id);
+            for placement in lease.placements.iter().filter(|placement| placement.node == state.id && !bequeaths) {
                 cpu = cpu.saturating_add_unsigned(placement.cpu_milli);
                 memory = memory.saturating_add_unsigned(placement.memory_mib);
             }
             self.nodes.insert(node, (cpu, memory));
             self.recount(node);
+        }
+    }
+
+    /// Takes the very slots of a placement.
+    pub(crate) fn occupy(&mut self, placement: &Placement) {
+        let Some((node, _)) = self.cluster.node_at(&placement.node) else { return };
+        for hold in &placement.holds {
+            let Some((chip, state)) = self.cluster.chip_at(&hold.chip) else { continue };
+            self.chips.entry(chip).or_insert_with(|| state.taken().collect()).extend(&hold.slots);
+        }
+        let (cpu, memory) = self.node_free(node);
+        let (cpu, memory) =
+            (cpu.saturating_sub_unsigned(placement.cpu_milli), memory.saturating_sub_unsigned(placement.memory_mib));
+        self.nodes.insert(node, (cpu, memory));
+        self.recount(node);
+    }
+
+    /// Gives what is reserved for a holder to this plan.
+    pub(crate) fn open(&mut self, holder: &Holder) {
+        self.open.push(holder.clone());
+        for (node, (cpu, memory)) in self.cluster.set_aside(holder) {
+            if self.cluster.fleet.nodes[node].unknown_since.is_some() {
+                continue;
+            }
+            for &chip in &self.cluster.fleet.nodes[node].chips {
+                self.open_chip(chip, holder);
+            }
+            let (free_cpu, free_memory) = self.node_free(node);
+            let (cpu, memory) = (free_cpu.saturating_add_unsigned(cpu), free_memory.saturating_add_unsigned(memory));
+            self.nodes.insert(node, (cpu, memory));
+            self.recount(node);
+        }
+    }
+
+    fn sits_on_reserved(&self, node: NodeIx, lease: LeaseId) -> bool {
+        let closed = |(holder, _): &(Holder, Vec<Slots>)| !self.open.contains(holder);
+        self.cluster.fleet.nodes[node]
+            .chips
+            .iter()
+            .map(|&chip| &self.cluster.fleet.chips[chip])
+            .any(|chip| chip.reserved.iter().any(closed) && chip.holds.iter().any(|hold| hold.lease == lease))
+    }
+
+    fn open_chip(&mut self, chip: ChipIx, holder: &Holder) {
+        let state = &self.cluster.fleet.chips[chip];
+        for slots in state.reserved.iter().filter(|(owner, _)| owner == holder).flat_map(|(_, slots)| slots) {
+            let taken = self.chips.entry(chip).or_insert_with(|| state.taken().collect());
+            if let Some(at) = taken.iter().position(|reserved| reserved == slots) {
+                taken.swap_remove(at);
+            }
         }
     }
 
@@ -219,7 +273,10 @@ impl<'a> Room<'a> {
         self.nodes.get(&node).copied().unwrap_or_else(|| {
             let state = &self.cluster.fleet.nodes[node];
             let less = |free: u64, claimed: u64| 0i64.saturating_add_unsigned(free).saturating_sub_unsigned(claimed);
-            (less(state.cpu_free, state.cpu_claimed), less(state.memory_free, state.memory_claimed))
+            (
+                less(state.cpu_free, state.cpu_claimed + state.cpu_reserved),
+                less(state.memory_free, state.memory_claimed + state.memory_reserved),
+            )
         })
     }
 

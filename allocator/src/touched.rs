@@ -1,6 +1,6 @@
 //! What a run of events has changed: the rows to write, and the watchers to wake.
 
-use chiptide_model::{ChipId, Job, JobId, Lease, LeaseId, NodeId};
+use chiptide_model::{ChipId, Holder, Job, JobId, Lease, LeaseId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ids whose state has changed since the last [`Touched`] was taken, with the last state of what has left memory.
@@ -30,6 +30,12 @@ pub struct Touched {
     pub orders: BTreeSet<NodeId>,
     /// Queues whose use changed.
     pub queues: BTreeSet<String>,
+    /// Queues of which a job was preempted.
+    pub preempted_queues: BTreeSet<String>,
+    /// Holders whose reservation was made, opened or dropped.
+    pub reservations: BTreeSet<Holder>,
+    /// Jobs whose gang others were moved for.
+    pub consolidations: BTreeSet<JobId>,
     /// Whether the count of what jobs ask for changed.
     pub demand: bool,
     /// Whether a policy came into force.

@@ -6,8 +6,8 @@ use crate::job::{
 };
 use crate::problem::Invalid;
 use chiptide_model::{
-    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, SLOTS_PER_CHIP, Same, SameLevel, SlotCount,
-    Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PriorityClass, SLOTS_PER_CHIP, Same,
+    SameLevel, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ impl JobBody {
             KindBody::Training => Kind::Training,
             KindBody::Inference => Kind::Inference,
         };
-        let (priority_class, priority, class_preemptible) = priority(self.priority_class, kind, policy)?;
+        let (priority_class, priority, defaults) = priority(self.priority_class, kind, policy)?;
         let replicas = within("replicas", self.replicas, 1, REPLICAS_MAX)?;
         let demand = demand(self.chips, self.share)?;
         if demand == ChipDemand::Chips(0) && self.cpu_milli == 0 && self.memory_mib == 0 {
@@ -60,6 +60,7 @@ impl JobBody {
             priority_class,
             priority,
             replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+            replicas_min: None,
             demand,
             cpu_milli: within("cpu_milli", self.cpu_milli, 0, 10_000_000)?,
             memory_mib: within("memory_mib", self.memory_mib, 0, 1_000_000_000)?,
@@ -73,9 +74,12 @@ impl JobBody {
                 required: same.strength == Strength::Required,
             }),
             max_duration: self.max_duration,
-            preemptible: self.preemptible.unwrap_or(class_preemptible),
+            preemptible: self.preemptible.unwrap_or(defaults.preemptible),
             grace,
             checkpoint_every: self.checkpoint_every,
+            restart_cost: None,
+            min_runtime: defaults.min_runtime,
+            preemption_budget: defaults.preemption_budget,
             lease_ttl: self.lease_ttl,
             unfit: match self.unfit {
                 UnfitBody::Wait => Unfit::Wait,
@@ -148,10 +152,16 @@ fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, In
     }
 }
 
-fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(Option<String>, i32, bool), Invalid> {
+/// The class by name, the priority, and what the class says where the job does not.
+fn priority(
+    body: Option<PriorityBody>,
+    kind: Kind,
+    policy: &Policy,
+) -> Result<(Option<String>, i32, PriorityClass), Invalid> {
     let name = match body {
         Some(PriorityBody::Value(value)) if (-1_000_000..=1_000_000).contains(&value) => {
-            return Ok((None, value, kind == Kind::Training));
+            let preemptible = kind == Kind::Training;
+            return Ok((None, value, PriorityClass { value, preemptible, ..PriorityClass::default() }));
         }
         Some(PriorityBody::Value(value)) => {
             let detail = format!("{value} is not between -1000000 and 1000000");
@@ -161,7 +171,7 @@ fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(
         None => if kind == Kind::Training { "standard" } else { "serving" }.to_owned(),
     };
     match policy.priority_classes.get(&name) {
-        Some(class) => Ok((Some(name), class.value, class.preemptible)),
+        Some(class) => Ok((Some(name), class.value, class.clone())),
         None => {
             let known: Vec<&str> = policy.priority_classes.keys().map(String::as_str).collect();
             let detail = format!("there is no priority class {:?}; known: {}", clip(&name), known.join(", "));

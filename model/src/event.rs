@@ -7,6 +7,7 @@ use crate::job::{JobSpec, Outcome};
 use crate::lease::{Cause, Placement};
 use crate::node::NodeFacts;
 use crate::policy::Policy;
+use crate::reservation::{Holder, ReservationDrop};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub enum Next {
     Pending,
     /// Over, with this outcome.
     Ended(Outcome),
+    /// Goes on with its base lease: only an extra replica is gone.
+    Unchanged,
 }
 
 /// Why a claim was given up.
@@ -112,6 +115,11 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// The job reported a checkpoint: an eviction loses only what came after.
+    JobCheckpointed {
+        /// The job.
+        job: JobId,
+    },
     /// A job that held no lease ended.
     JobEnded {
         /// The job.
@@ -140,6 +148,29 @@ pub enum Event {
         /// Why.
         why: ClaimDrop,
     },
+    /// Chips were set aside, free ones and held ones. It takes the place of what the holder had set aside before.
+    ReservationMade {
+        /// For whom.
+        holder: Holder,
+        /// From when on: for a job, the latest start that the known ends allow.
+        starts_at: Timestamp,
+        /// Until when, for a calendar reservation.
+        ends_at: Option<Timestamp>,
+        /// The chips.
+        placements: Vec<Placement>,
+    },
+    /// The window of a calendar reservation began.
+    ReservationOpened {
+        /// For whom.
+        holder: Holder,
+    },
+    /// Chips are no longer set aside.
+    ReservationDropped {
+        /// For whom they were.
+        holder: Holder,
+        /// Why.
+        why: ReservationDrop,
+    },
     /// A lease was granted.
     LeaseGranted {
         /// The lease.
@@ -154,6 +185,9 @@ pub enum Event {
         expires_at: Option<Timestamp>,
         /// When it ends whatever happens.
         ends_at: Option<Timestamp>,
+        /// Whether it is an extra replica of an elastic job that holds its base lease already.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        extra: bool,
     },
     /// A node's agent confirmed its part of a lease.
     LeaseConfirmed {
@@ -204,9 +238,13 @@ impl Event {
             Event::ChipRestored { .. } => "chip_restored",
             Event::JobSubmitted { .. } => "job_submitted",
             Event::JobStarted { .. } => "job_started",
+            Event::JobCheckpointed { .. } => "job_checkpointed",
             Event::JobEnded { .. } => "job_ended",
             Event::ClaimMade { .. } => "claim_made",
             Event::ClaimDropped { .. } => "claim_dropped",
+            Event::ReservationMade { .. } => "reservation_made",
+            Event::ReservationOpened { .. } => "reservation_opened",
+            Event::ReservationDropped { .. } => "reservation_dropped",
             Event::LeaseGranted { .. } => "lease_granted",
             Event::LeaseConfirmed { .. } => "lease_confirmed",
             Event::LeaseRenewed { .. } => "lease_renewed",

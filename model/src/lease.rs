@@ -46,6 +46,11 @@ pub enum Cause {
         /// That job.
         for_job: JobId,
     },
+    /// The job is moved to other chips, kept for it, so that a gang finds room.
+    Consolidate {
+        /// That gang.
+        for_job: JobId,
+    },
     /// The job reached its `max_duration`.
     MaxDuration,
     /// The holder did not renew within `lease_ttl`.
@@ -69,7 +74,7 @@ impl Cause {
     /// The job that gets the chips, where the lease is taken for one.
     pub fn for_job(&self) -> Option<JobId> {
         match self {
-            Cause::Preempt { for_job } | Cause::Reclaim { for_job } => Some(*for_job),
+            Cause::Preempt { for_job } | Cause::Reclaim { for_job } | Cause::Consolidate { for_job } => Some(*for_job),
             _ => None,
         }
     }
@@ -79,6 +84,7 @@ impl Cause {
         match self {
             Cause::Preempt { .. } => "preempt",
             Cause::Reclaim { .. } => "reclaim",
+            Cause::Consolidate { .. } => "consolidate",
             Cause::MaxDuration => "max_duration",
             Cause::Expired => "expired",
             Cause::Cancelled => "cancelled",
@@ -111,7 +117,8 @@ pub enum LeaseState {
     },
 }
 
-/// A lease. Invariant: while it is live its job is live, and it covers every replica of the gang.
+/// A lease. Invariant: while it is live its job is live, and it covers every replica of the gang, or exactly one extra
+/// replica of an elastic job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
     /// Its identity.
@@ -120,6 +127,8 @@ pub struct Lease {
     pub job: JobId,
     /// Which attempt of the job this is, from 1.
     pub attempt: u32,
+    /// Holds one extra replica of an elastic job, beside the job's base lease. Ends with that at the latest.
+    pub extra: bool,
     /// One entry a replica.
     pub placements: Vec<Placement>,
     /// When it was granted.

@@ -13,6 +13,8 @@ pub mod node;
 pub mod policy;
 pub mod policy_fault;
 pub mod queue;
+pub mod reservation;
+pub mod reserve;
 pub mod time;
 
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
@@ -25,4 +27,6 @@ pub use node::NodeFacts;
 pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass, ReplicaRule};
 pub use policy_fault::PolicyFault;
 pub use queue::{PreemptionBudget, QueuePolicy, Quota};
+pub use reservation::{Backfill, CalendarReservation, Consolidation, Holder, ReservationDrop};
+pub use reserve::Reserve;
 pub use time::{InvalidDuration, Millis, Timestamp};

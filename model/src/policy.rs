@@ -1,23 +1,34 @@
 //! What an admin decides: queues and their quotas, priority classes, device classes, fairness, and the bounds of waiting.
 
 use crate::chip::DeviceClass;
-use crate::queue::{QueuePolicy, read_queues};
+use crate::policy_fault::DEPTH_MAX;
+use crate::queue::{PreemptionBudget, QueuePolicy, read_queues};
+use crate::reservation::{Backfill, CalendarReservation, Consolidation};
+use crate::reserve::Reserve;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 /// A named priority.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PriorityClass {
     /// Higher goes first.
     pub value: i32,
     /// Whether jobs of the class may be preempted unless they say otherwise.
     pub preemptible: bool,
+    /// `min_runtime` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_runtime: Option<Millis>,
+    /// `preemption_budget` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemption_budget: Option<PreemptionBudget>,
 }
 
 /// How long the allocator waits before it gives up on something.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Bounds {
     /// A claim whose chips are not all proven vacant this long after the last grace ended is given up whole.
     pub claim: Millis,
@@ -25,6 +36,12 @@ pub struct Bounds {
     pub vacate: Millis,
     /// Longest grace a job may ask for.
     pub grace_max: Millis,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { claim: Millis::from_secs(90), vacate: Millis::from_secs(60), grace_max: Millis::from_secs(3600) }
+    }
 }
 
 /// How queues share what is beyond their guarantees.
@@ -73,8 +90,9 @@ fn par() -> u32 {
     1000
 }
 
-/// The policy in force.
+/// The policy in force. What is left out where it is written is as in a new cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Counts up with every change.
     pub version: u64,
@@ -91,12 +109,24 @@ pub struct Policy {
     /// Facts about device classes; a class that is not listed counts as a normalised chip.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub device_classes: BTreeMap<DeviceClass, DeviceClassPolicy>,
+    /// Chips kept free for jobs of high priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
+    /// Reservations for jobs that wait, and how others may pass them.
+    #[serde(default)]
+    pub backfill: Backfill,
+    /// Chips set aside by the calendar.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calendar: Vec<CalendarReservation>,
+    /// When running jobs may be moved to make room for a gang; `None` never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consolidation: Option<Consolidation>,
 }
 
 impl Default for Policy {
     /// What a new cluster starts with: three queues, four classes from `best-effort` to `urgent`.
     fn default() -> Self {
-        let class = |value, preemptible| PriorityClass { value, preemptible };
+        let class = |value, preemptible| PriorityClass { value, preemptible, ..PriorityClass::default() };
         Policy {
             version: 1,
             queues: ["default", "training", "inference"].map(|name| (name.to_owned(), QueuePolicy::default())).into(),
@@ -108,13 +138,13 @@ impl Default for Policy {
             ]
             .map(|(name, class)| (name.to_owned(), class))
             .into(),
-            bounds: Bounds {
-                claim: Millis::from_secs(90),
-                vacate: Millis::from_secs(60),
-                grace_max: Millis::from_secs(3600),
-            },
+            bounds: Bounds::default(),
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
+            reserve: None,
+            backfill: Backfill::default(),
+            calendar: Vec::new(),
+            consolidation: None,
         }
     }
 }
@@ -123,6 +153,12 @@ impl Policy {
     /// Speed of a device class against a normalised chip, in thousandths.
     pub fn speed_permille(&self, class: &DeviceClass) -> u32 {
         self.device_classes.get(class).map_or(1000, |known| known.speed_permille)
+    }
+
+    /// Whether a queue is `top` or lies below it.
+    pub fn is_within(&self, queue: &str, top: &str) -> bool {
+        let parent = |name: &&str| self.queues.get(*name).and_then(|queue| queue.parent.as_deref());
+        std::iter::successors(Some(queue), parent).take(DEPTH_MAX).any(|name| name == top)
     }
 
     /// Whether jobs may name this queue: it exists and has none below it.

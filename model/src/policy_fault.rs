@@ -1,12 +1,16 @@
 //! What is wrong with a policy: found all at once, each with the place it is at, before anything comes into force.
 
+use crate::id::is_name;
 use crate::policy::Policy;
 use crate::queue::{QueuePolicy, Quota};
+use crate::reservation::CalendarReservation;
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Queues may be nested this deep.
 pub const DEPTH_MAX: usize = 8;
+/// So many jobs at most may hold reservations: each costs a look in every round.
+pub const RESERVATIONS_MAX: u32 = 64;
 
 /// The greatest number of preemptions a day that a budget may allow.
 pub const BUDGET_MAX: u32 = 1000;
@@ -54,7 +58,38 @@ impl Policy {
         if self.fair_share.half_life.is_some_and(|span| span.0 < 1000) {
             faults.push(fault("fair_share.half_life", "at least 1s"));
         }
+        if self.reserve.as_ref().is_some_and(|reserve| reserve.block == 0) {
+            faults.push(fault("reserve.block", "at least 1"));
+        }
+        for (at, entry) in self.calendar.iter().enumerate() {
+            self.calendar_faults(at, entry, &mut faults);
+        }
+        if self.backfill.reservations_max > RESERVATIONS_MAX {
+            faults.push(fault("backfill.reservations_max", format!("at most {RESERVATIONS_MAX}")));
+        }
         faults
+    }
+
+    fn calendar_faults(&self, at: usize, entry: &CalendarReservation, faults: &mut Vec<PolicyFault>) {
+        let field = |field: &str| format!("calendar.{at}.{field}");
+        if !is_name(&entry.name) {
+            faults.push(fault(&field("name"), "1 to 128 of A-Z a-z 0-9 . _ : -"));
+        }
+        if self.calendar[..at].iter().any(|other| other.name == entry.name) {
+            faults.push(fault(&field("name"), format!("{:?} is there twice", entry.name)));
+        }
+        if entry.to <= entry.from {
+            faults.push(fault(&field("to"), "after `from`"));
+        }
+        if !self.queues.contains_key(&entry.queue) {
+            faults.push(fault(&field("queue"), format!("there is no queue {:?}", entry.queue)));
+        }
+        if entry.chips == 0 {
+            faults.push(fault(&field("chips"), "at least 1"));
+        }
+        if entry.per_node == Some(0) {
+            faults.push(fault(&field("per_node"), "at least 1"));
+        }
     }
 }
 
@@ -133,6 +168,7 @@ fn both(guaranteed: &Quota, limit: &Quota) -> Vec<(String, u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     #[test]
     fn everything_wrong_is_named_at_once() {
@@ -144,6 +180,15 @@ mod tests {
         policy.queues.insert("lost".into(), queue("nowhere"));
         policy.queues.insert("top".into(), QueuePolicy { limit: quota(4), weight: 0, ..QueuePolicy::default() });
         policy.queues.insert("low".into(), QueuePolicy { guaranteed: quota(5), limit: quota(3), ..queue("top") });
+        policy.calendar.push(CalendarReservation {
+            name: "the lab's".into(),
+            from: Timestamp(1),
+            to: Timestamp(1),
+            queue: "nowhere".into(),
+            device_class: None,
+            chips: 0,
+            per_node: Some(0),
+        });
         let found: Vec<String> = policy.faults().iter().map(PolicyFault::to_string).collect();
         expect_test::expect![[r#"
             queues.a.parent: it lies on a circle, or deeper than 8 queues
@@ -151,7 +196,12 @@ mod tests {
             queues.lost.parent: there is no queue "nowhere"
             queues.low.guaranteed: 5 chips of *, above its limit of 3
             queues.top.weight: between 1 and 1,000,000
-            queues.top.limit: 4 chips of *, below the 5 guaranteed to the queues under it"#]]
+            queues.top.limit: 4 chips of *, below the 5 guaranteed to the queues under it
+            calendar.0.name: 1 to 128 of A-Z a-z 0-9 . _ : -
+            calendar.0.to: after `from`
+            calendar.0.queue: there is no queue "nowhere"
+            calendar.0.chips: at least 1
+            calendar.0.per_node: at least 1"#]]
         .assert_eq(&found.join("\n"));
         assert_eq!(Policy::default().faults(), Vec::new());
     }

@@ -25,6 +25,8 @@ enum Program {
     IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
+    Tide(chiptide_sim::tide::TideArgs),
+    Scale(chiptide_sim::scale::ScaleArgs),
     Pack(chiptide_sim::pack::PackArgs),
 }
 
@@ -59,5 +61,7 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
         Program::Pack(args) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+        Program::Tide(args) => chiptide_sim::tide::run(&args),
+        Program::Scale(args) => chiptide_sim::scale::run(&args),
     }
 }

@@ -21,10 +21,12 @@ impl Cluster {
 
     pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
         self.policy = policy.clone();
+        self.note_all_leaving();
         self.fleet.obey(policy);
         self.arrange_ledger(at);
         self.ledger.tolerate_present();
         self.touched.policy = true;
+        self.note_all_leaving();
         self.touched.queues.extend(policy.queues.keys().cloned());
         self.queue.supply_grew();
         Ok(())
@@ -81,6 +83,7 @@ impl Cluster {
             self.fleet.append_pools(node);
         } else if rebuild || reclassed {
             self.fleet.rebuild_pools();
+            self.recount_stakes();
         }
         if reclassed || self.fleet.classes.len() > known_classes {
             self.arrange_ledger(at);
@@ -88,6 +91,7 @@ impl Cluster {
             added.into_iter().for_each(|class| self.capacity_grew(class, 1));
         }
         self.node_changed(node);
+        self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
     }
@@ -102,6 +106,7 @@ impl Cluster {
             quarantine: None,
             holds: Vec::new(),
             claims: Vec::new(),
+            reserved: Vec::new(),
         });
         self.fleet.nodes[node].chips.push(ix);
         self.chips_by_id.insert(facts.id.clone(), ix);
@@ -130,6 +135,7 @@ impl Cluster {
         self.touched.chip_facts.insert(chip.clone());
         self.touched.chips.insert(chip.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
         self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
@@ -157,6 +163,7 @@ impl Cluster {
     pub(super) fn node_changed(&mut self, node: NodeIx) {
         self.touched.nodes.insert(self.fleet.nodes[node].id.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
     }
 
     pub(super) fn orders_changed(&mut self, node: NodeIx) {
@@ -164,10 +171,12 @@ impl Cluster {
         self.touched.orders.insert(self.fleet.nodes[node].id.clone());
     }
 
-    /// Something about a node changed: claims on its chips are worth another look.
+    /// Something about a node changed: claims and reservations on its chips are worth another look.
     pub(super) fn check_claims_of(&mut self, node: NodeIx) {
         for &chip in &self.fleet.nodes[node].chips {
             self.claims_to_check.extend(self.fleet.chips[chip].claims.iter().map(|(job, _)| *job));
+            let reserved = &self.fleet.chips[chip].reserved;
+            self.reservations.to_check.extend(reserved.iter().map(|(holder, _)| holder.clone()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Applied;
 use crate::cluster::{Claim, Cluster, Timer};
 use crate::place;
-use chiptide_model::{Job, JobId, JobSpec, JobState, Outcome, Placement, Timestamp};
+use chiptide_model::{Holder, Job, JobId, JobSpec, JobState, Outcome, Placement, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,6 +17,10 @@ impl Cluster {
             state: JobState::Pending,
             attempt: 0,
             preemptions: 0,
+            evictions: Vec::new(),
+            checkpointed_at: None,
+            extras: BTreeSet::new(),
+            given_back: 0,
             changed_at: at,
             revision: 1,
         };
@@ -48,6 +52,16 @@ impl Cluster {
         }
     }
 
+    pub(super) fn on_checkpointed(&mut self, at: Timestamp, id: JobId) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        let Some(lease) = job.state.lease() else { return Err(format!("job {id} holds no lease")) };
+        job.checkpointed_at = Some(at);
+        job.revision += 1;
+        self.reprice_base(lease);
+        self.touched.jobs.insert(id);
+        Ok(())
+    }
+
     pub(super) fn on_job_ended(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
         match self.jobs.get(&id).map(|job| &job.state) {
             Some(JobState::Pending) => {
@@ -61,8 +75,16 @@ impl Cluster {
     }
 
     pub(super) fn end_job(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
+        if self.reservations.by_holder.contains_key(&Holder::Job(id)) {
+            return Err(format!("job {id} still has a reservation"));
+        }
         let mut job = self.jobs.remove(&id).ok_or_else(|| format!("no job {id}"))?;
+        self.reservations.looked_at.remove(&id);
+        if self.consolidations.moved.remove(&id).is_some() {
+            self.touched.consolidations.insert(id);
+        }
         self.queue.remove(&job.spec, job.place);
+        self.growth.forget(id);
         if let Some(count) = self.priorities.get_mut(&job.spec.priority) {
             *count -= 1;
             if *count == 0 {
@@ -139,7 +161,10 @@ impl Cluster {
             }
             nodes.insert(node);
         }
-        nodes.into_iter().for_each(|node| self.fleet.recount_node(node));
+        for node in nodes {
+            self.fleet.recount_node(node);
+            self.recount_stakes_of(node);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 use crate::cluster::{Claim, Cluster};
 use crate::fleet::Node;
+use crate::reservations::Reservation;
 use chiptide_model::{Event, Lease, LeaseState, Timestamp};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -26,6 +27,7 @@ impl std::error::Error for Unfounded {}
 mod fleet;
 mod jobs;
 mod leases;
+mod reservations;
 
 type Applied = Result<(), String>;
 
@@ -33,6 +35,9 @@ impl Cluster {
     /// Applies the next event of the log, which happened at `at`.
     pub fn apply(&mut self, at: Timestamp, event: &Event) -> Result<(), Unfounded> {
         self.seq += 1;
+        self.at = at;
+        self.looked_at = self.looked_at.max(at);
+        self.ripen(at);
         let applied = match event {
             Event::LeaderTookOver { epoch } => self.on_took_over(at, *epoch),
             Event::PolicyApplied { policy } => self.on_policy(at, policy),
@@ -48,6 +53,8 @@ impl Cluster {
                     memory_free: facts.memory_mib,
                     cpu_claimed: 0,
                     memory_claimed: 0,
+                    cpu_reserved: 0,
+                    memory_reserved: 0,
                     leases: BTreeSet::new(),
                     orders_revision: 0,
                 };
@@ -61,23 +68,33 @@ impl Cluster {
             Event::ChipVacated { chip, lease, .. } => self.on_vacated(chip, *lease),
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
+            Event::JobCheckpointed { job } => self.on_checkpointed(at, *job),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
             Event::ClaimMade { job, placements, victims, deadline, choice } => {
                 let (placements, victims, choice) = (placements.clone(), victims.clone(), choice.clone());
                 self.on_claim(at, *job, Claim { placements, victims, since: at, deadline: *deadline, choice })
             }
             Event::ClaimDropped { job, .. } => self.on_claim_dropped(at, *job),
-            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at } => self.on_granted(Lease {
-                id: *lease,
-                job: *job,
-                attempt: *attempt,
-                placements: placements.clone(),
-                granted_at: at,
-                expires_at: *expires_at,
-                ends_at: *ends_at,
-                state: LeaseState::Active,
-                confirmed: BTreeSet::new(),
-            }),
+            Event::ReservationMade { holder, starts_at, ends_at, placements } => {
+                let (starts_at, ends_at, placements) = (*starts_at, *ends_at, placements.clone());
+                self.on_reserved(holder, Reservation { placements, since: at, starts_at, ends_at, open: false })
+            }
+            Event::ReservationOpened { holder } => self.on_reservation_opened(holder),
+            Event::ReservationDropped { holder, .. } => self.on_reservation_dropped(holder),
+            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at, extra } => {
+                self.on_granted(Lease {
+                    id: *lease,
+                    job: *job,
+                    attempt: *attempt,
+                    extra: *extra,
+                    placements: placements.clone(),
+                    granted_at: at,
+                    expires_at: *expires_at,
+                    ends_at: *ends_at,
+                    state: LeaseState::Active,
+                    confirmed: BTreeSet::new(),
+                })
+            }
             Event::LeaseConfirmed { lease, node } => self.change_lease(*lease, |lease| {
                 lease.confirmed.insert(node.clone());
             }),

@@ -6,7 +6,11 @@ use super::rank::Rank;
 use super::standing::{QuotaBlock, Standing};
 use crate::cluster::Cluster;
 use crate::queue::Shape;
-use chiptide_model::{ChipDemand, DeviceClass, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP, Timestamp};
+use crate::touched::Touched;
+use chiptide_model::{
+    CalendarReservation, ChipDemand, DeviceClass, Holder, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
+    Timestamp,
+};
 use std::cmp::Reverse;
 
 /// Before anything: an entry at this time moves no average.
@@ -55,16 +59,17 @@ impl Cluster {
     /// Arranges the accounts by the policy and the fleet, and charges everything that is held anew.
     pub(crate) fn arrange_ledger(&mut self, at: Timestamp) {
         let mut ledger = std::mem::take(&mut self.ledger);
-        ledger.arrange(&self.policy, &self.fleet.classes, at);
+        ledger.arrange(&self.policy, &self.fleet.classes, &self.open_windows(), at);
         ledger.capacity = self.capacity(&ledger);
         self.charge_all(&mut ledger);
+        self.touched.queues.extend(ledger.accounts.iter().map(|account| account.name.to_string()));
         self.ledger = ledger;
     }
 
     /// Opens the books again from what was stored and what is held.
     pub(crate) fn restore_ledger(&mut self, past: Vec<PastUse>, preempted: Vec<(String, Vec<Timestamp>)>) {
         let mut ledger = Ledger::default();
-        ledger.arrange(&self.policy, &self.fleet.classes, NEVER);
+        ledger.arrange(&self.policy, &self.fleet.classes, &self.open_windows(), NEVER);
         ledger.recall(past, &self.fleet.classes);
         for (queue, times) in preempted {
             let ix = ledger.open(&queue, NEVER);
@@ -80,7 +85,14 @@ impl Cluster {
     pub(crate) fn charge_all(&self, ledger: &mut Ledger) {
         ledger.clear_holdings();
         let live = self.leases.values().filter(|lease| lease.is_live());
-        let held = live.map(|lease| (lease.job, lease.placements.as_slice(), is_firm_lease(self, lease), Some(lease)));
+        let held = live.map(|lease| {
+            (
+                lease.job,
+                lease.placements.as_slice(),
+                self.jobs.get(&lease.job).is_some_and(|job| is_firm(&job.spec, lease)),
+                Some(lease),
+            )
+        });
         let claimed = self.claims.iter().map(|(job, claim)| {
             let firm = self.jobs.get(job).is_some_and(|job| !job.spec.preemptible);
             (*job, claim.placements.as_slice(), firm, None)
@@ -94,6 +106,14 @@ impl Cluster {
                 ledger.charge(queue, &amounts, part, true, NEVER);
             }
         }
+    }
+
+    /// The calendar's windows that are open: their queues are guaranteed their chips for as long.
+    fn open_windows(&self) -> Vec<&CalendarReservation> {
+        let open = |entry: &&CalendarReservation| {
+            self.reservation(&Holder::Calendar(entry.name.clone())).is_some_and(|reservation| reservation.open)
+        };
+        self.policy.calendar.iter().filter(open).collect()
     }
 
     /// Chips of a known class joined the fleet.
@@ -207,15 +227,46 @@ impl Cluster {
         self.ledger.find(&self.jobs.get(&lease.job)?.spec.queue)
     }
 
+    /// Notes that a job of this queue was preempted.
+    pub(crate) fn note_preemption(&mut self, queue: QueueIx, at: Timestamp) {
+        self.ledger.note_preemption(queue, at);
+        for &ix in &self.ledger.accounts[queue].path {
+            self.touched.preempted_queues.insert(self.ledger.accounts[ix].name.to_string());
+        }
+    }
+
+    /// What there is to keep of the queues that were touched.
+    pub fn queue_past(&self, touched: &Touched) -> Vec<QueuePast> {
+        let past = self.ledger.past(&self.fleet.classes);
+        let keep = |queue: &String| {
+            let account = &self.ledger.accounts[self.ledger.find(queue)?];
+            Some(QueuePast {
+                queue: queue.clone(),
+                uses: past.iter().filter(|row| row.queue == *queue).cloned().collect(),
+                preempted: account.preempted.clone(),
+                is_newly_preempted: touched.preempted_queues.contains(queue),
+            })
+        };
+        touched.queues.union(&touched.preempted_queues).filter_map(keep).collect()
+    }
+
     /// What every queue has and may have, in order of name.
     pub fn queue_uses(&self, now: Timestamp) -> Vec<QueueUse> {
+        let mut pending = vec![0; self.ledger.accounts.len()];
+        let waiting = self.queue.shapes().map(|(shape, jobs)| (shape.queue.as_str(), jobs.len() as u64));
+        let promised = self.claims.keys().filter_map(|job| Some((self.jobs.get(job)?.spec.queue.as_str(), 1)));
+        for (queue, jobs) in waiting.chain(promised) {
+            for &ix in self.ledger.find(queue).iter().flat_map(|ix| &self.ledger.accounts[*ix].path) {
+                pending[ix] += jobs;
+            }
+        }
         let mut uses: Vec<QueueUse> =
-            self.ledger.accounts.iter().enumerate().map(|(ix, _)| self.use_of(ix, now)).collect();
+            pending.into_iter().enumerate().map(|(ix, pending)| self.use_of(ix, pending, now)).collect();
         uses.sort_by(|a, b| a.queue.cmp(&b.queue));
         uses
     }
 
-    fn use_of(&self, ix: QueueIx, now: Timestamp) -> QueueUse {
+    fn use_of(&self, ix: QueueIx, pending: u64, now: Timestamp) -> QueueUse {
         let account = &self.ledger.accounts[ix];
         let column = |column: usize| ColumnUse {
             class: column.checked_sub(1).and_then(|class| self.fleet.classes.get(class).cloned()),
@@ -231,14 +282,28 @@ impl Cluster {
             parent: account.path.get(1).map(|&above| self.ledger.accounts[above].name.to_string()),
             weight: account.weight,
             share: self.ledger.share(ix, now),
+            pending,
             columns: (0..account.used.len()).map(column).collect(),
         }
     }
 }
 
-/// Whether nobody may take a lease.
-pub(crate) fn is_firm_lease(cluster: &Cluster, lease: &Lease) -> bool {
-    cluster.jobs.get(&lease.job).is_some_and(|job| !job.spec.preemptible)
+/// Whether nobody may take a lease: extra replicas may always be taken.
+pub(crate) fn is_firm(spec: &JobSpec, lease: &Lease) -> bool {
+    !spec.preemptible && !lease.extra
+}
+
+/// What there is to keep of a queue's past.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QueuePast {
+    /// The queue.
+    pub queue: String,
+    /// What it used of late; empty if nothing.
+    pub uses: Vec<PastUse>,
+    /// When jobs of it and of those below it were preempted.
+    pub preempted: Vec<Timestamp>,
+    /// Whether that has changed.
+    pub is_newly_preempted: bool,
 }
 
 /// What a queue has and may have.
@@ -252,6 +317,8 @@ pub struct QueueUse {
     pub weight: u32,
     /// Its share of the fleet beyond its guarantee, by weight, in millionths of a millionth.
     pub share: u64,
+    /// Jobs that wait, with those of the queues below.
+    pub pending: u64,
     /// Normalised chips first, then by device class.
     pub columns: Vec<ColumnUse>,
 }

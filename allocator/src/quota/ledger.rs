@@ -2,7 +2,7 @@
 
 use super::account::{Account, Amounts, Column, NORMALISED, Part};
 use super::decay::Average;
-use chiptide_model::{DeviceClass, Millis, Policy, Quota, SLOTS_PER_CHIP, Timestamp};
+use chiptide_model::{CalendarReservation, DeviceClass, Millis, Policy, Quota, SLOTS_PER_CHIP, Timestamp};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,8 +58,15 @@ pub struct PastUse {
 }
 
 impl Ledger {
-    /// Sets the accounts to a policy and the classes that are known, keeping what they hold and held.
-    pub(crate) fn arrange(&mut self, policy: &Policy, classes: &[DeviceClass], at: Timestamp) {
+    /// Sets the accounts to a policy, the classes that are known and the windows of the calendar that are open, keeping
+    /// what they hold and held.
+    pub(crate) fn arrange(
+        &mut self,
+        policy: &Policy,
+        classes: &[DeviceClass],
+        windows: &[&CalendarReservation],
+        at: Timestamp,
+    ) {
         let columns = classes.len() + 1;
         for account in &mut self.accounts {
             account.bring_up_to(at, self.half_life);
@@ -82,7 +89,8 @@ impl Ledger {
                 chips.map(|chips| u64::from(chips) * u64::from(SLOTS_PER_CHIP))
             };
             for column in 0..columns {
-                account.guaranteed[column] = queue.and_then(|queue| slots(&queue.guaranteed, column)).unwrap_or(0);
+                let lasting = queue.and_then(|queue| slots(&queue.guaranteed, column)).unwrap_or(0);
+                account.guaranteed[column] = lasting + slots_of_windows(windows, &account.name, classes, column);
                 account.limit[column] = queue.and_then(|queue| slots(&queue.limit, column));
             }
         }
@@ -251,6 +259,15 @@ impl Ledger {
             self.accounts[ix].as_of = row.as_of;
         }
     }
+}
+
+/// Slots that open windows of the calendar guarantee a queue beyond its quota.
+fn slots_of_windows(windows: &[&CalendarReservation], queue: &str, classes: &[DeviceClass], column: Column) -> u64 {
+    let here = |window: &&&CalendarReservation| {
+        let of = window.device_class.as_ref();
+        window.queue == queue && of == column.checked_sub(1).map(|class| &classes[class])
+    };
+    windows.iter().filter(here).map(|window| u64::from(window.chips) * u64::from(SLOTS_PER_CHIP)).sum()
 }
 
 impl Account {

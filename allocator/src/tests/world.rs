@@ -2,8 +2,8 @@
 
 use crate::{Ack, Cluster, Command, NewJob, Refusal, Report, Round, check, decide};
 use chiptide_model::{
-    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, JobId, JobSpec, Kind, LeaseId, Millis, Next,
-    NodeFacts, NodeId, Outcome, Policy, QueuePolicy, Quota, SessionId, Timestamp, Unfit,
+    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, Holder, JobId, JobSpec, Kind, LeaseId, Millis,
+    Next, NodeFacts, NodeId, Outcome, Policy, QueuePolicy, Quota, ReservationDrop, SessionId, Timestamp, Unfit,
 };
 use expect_test::Expect;
 use std::collections::BTreeMap;
@@ -52,6 +52,7 @@ pub(super) fn job(name: &str) -> Ask {
         priority_class: None,
         priority: MID,
         replicas: 1,
+        replicas_min: None,
         demand: ChipDemand::Chips(1),
         cpu_milli: 0,
         memory_mib: 0,
@@ -61,6 +62,9 @@ pub(super) fn job(name: &str) -> Ask {
         preemptible: true,
         grace: Millis::from_secs(30),
         checkpoint_every: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         lease_ttl: None,
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
@@ -87,6 +91,10 @@ impl Ask {
     }
     pub(super) fn priority(self, value: i32) -> Ask {
         self.with(|spec| spec.priority = value)
+    }
+    pub(super) fn lasts(self, span: &str) -> Ask {
+        let span = span.parse().expect("a duration");
+        self.with(|spec| spec.max_duration = Some(span))
     }
     pub(super) fn queue(self, name: &str) -> Ask {
         self.with(|spec| spec.queue = name.into())
@@ -116,6 +124,7 @@ impl World {
         let decision = decide(&mut self.draft, commands, Round { now: self.now, seed: self.rounds << 64 });
         assert_eq!(decision.unfounded, None);
         assert_eq!(check(&self.draft), Vec::new());
+        assert!(self.draft.next_due().is_none_or(|due| due > self.now), "something is due and was not done");
         for event in &decision.events {
             self.committed.apply(self.now, event).expect("a committed event fits");
             self.log.push((self.now, event.clone()));
@@ -212,6 +221,17 @@ impl World {
         self.round(vec![Command::Submit(vec![NewJob { id, spec: Arc::new(ask.0) }])]).remove(0)
     }
 
+    /// Submits jobs together.
+    pub(super) fn submit_all(&mut self, asks: Vec<Ask>) {
+        let jobs = asks.into_iter().map(|ask| {
+            let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
+            self.names.insert(ask.0.name.clone(), id);
+            NewJob { id, spec: Arc::new(ask.0) }
+        });
+        let jobs = jobs.collect();
+        self.round(vec![Command::Submit(jobs)]).remove(0).expect("accepted");
+    }
+
     /// A job that holds a lease when the story begins.
     pub(super) fn lease(mut self, ask: Ask) -> World {
         let name = ask.0.name.clone();
@@ -284,6 +304,19 @@ impl World {
         granted.map_or("?", |job| self.name(job))
     }
 
+    fn reserver<'a>(&'a self, holder: &'a Holder) -> &'a str {
+        match holder {
+            Holder::Job(job) => self.name(*job),
+            Holder::Calendar(name) => name,
+        }
+    }
+
+    fn is_extra(&self, lease: LeaseId) -> bool {
+        let is =
+            |event: &Event| matches!(event, Event::LeaseGranted { lease: known, extra: true, .. } if *known == lease);
+        self.log.iter().any(|(_, event)| is(event))
+    }
+
     fn tell(&self, at: Timestamp, event: &Event) -> String {
         let chips = |placements: &[chiptide_model::Placement]| -> String {
             let one = |hold: &chiptide_model::Hold| match hold.slots.iter().map(|s| s.count()).sum::<u16>() {
@@ -295,15 +328,20 @@ impl World {
         match event {
             Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
             Event::JobStarted { job } => format!("{} runs", self.name(*job)),
+            Event::JobCheckpointed { job } => format!("{} checkpoints", self.name(*job)),
             Event::JobEnded { job, outcome } => format!("{} ended: {outcome:?}", self.name(*job)),
             Event::ClaimMade { job, placements, .. } => {
                 format!("{} is promised {}", self.name(*job), chips(placements))
             }
             Event::ClaimDropped { job, why } => format!("{} loses its promise: {why:?}", self.name(*job)),
+            Event::LeaseGranted { job, placements, extra: true, .. } => {
+                format!("{} grows by {}", self.name(*job), chips(placements))
+            }
             Event::LeaseGranted { job, placements, .. } => format!("{} gets {}", self.name(*job), chips(placements)),
             Event::LeaseRevoked { lease, cause: Cause::Preempt { for_job }, deadline } => {
                 let grace = deadline.since(at);
-                format!("evict {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
+                let verb = if self.is_extra(*lease) { "shrink" } else { "evict" };
+                format!("{verb} {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
             }
             Event::LeaseRevoked { lease, cause: Cause::Reclaim { for_job }, deadline } => {
                 let grace = deadline.since(at);
@@ -315,9 +353,11 @@ impl World {
             Event::LeaseEnded { lease, cause, next } => {
                 let next = match next {
                     Next::Pending => "back to pending".into(),
+                    Next::Unchanged => "the job goes on".into(),
                     Next::Ended(outcome) => format!("{outcome:?}"),
                 };
-                format!("lease of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
+                let what = if self.is_extra(*lease) { "extra lease" } else { "lease" };
+                format!("{what} of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
             }
             Event::ChipVacated { chip, lease, .. } => format!("{chip} is proven vacant of {}", self.holder(*lease)),
             Event::LeaseConfirmed { lease, node } => format!("{node} confirms {}", self.holder(*lease)),
@@ -332,6 +372,17 @@ impl World {
             }
             Event::LeaderTookOver { epoch } => format!("leader {epoch}"),
             Event::PolicyApplied { .. } => "policy".into(),
+            Event::ReservationMade { holder, starts_at, placements, .. } => {
+                let in_all = chips(placements);
+                format!("{} has {} reserved from +{}", self.reserver(holder), in_all, starts_at.since(at))
+            }
+            Event::ReservationOpened { holder } => format!("the window of {} opens", self.reserver(holder)),
+            Event::ReservationDropped { holder, why: ReservationDrop::Outranked { by } } => {
+                format!("{} gives its reservation up to {}", self.reserver(holder), self.name(*by))
+            }
+            Event::ReservationDropped { holder, why } => {
+                format!("{} has its reservation no more: {why:?}", self.reserver(holder))
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 mod bad_input;
 mod common;
 mod contract;
+mod explain;
 mod jobs;
 mod nodes;
+mod queues;
 mod store;

@@ -31,6 +31,7 @@ fn spec(replicas: u32, demand: ChipDemand) -> JobSpec {
         priority_class: None,
         priority: 100,
         replicas,
+        replicas_min: None,
         demand,
         cpu_milli: 1000,
         memory_mib: 0,
@@ -40,6 +41,9 @@ fn spec(replicas: u32, demand: ChipDemand) -> JobSpec {
         preemptible: true,
         grace: Millis(0),
         checkpoint_every: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         lease_ttl: None,
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
@@ -136,7 +140,15 @@ impl Log {
     }
     fn grant_attempt(self, lease_n: u128, job_n: u128, attempt: u32, placements: Vec<Placement>) -> Log {
         let (lease, job) = (lease(lease_n), job(job_n));
-        self.then(Event::LeaseGranted { lease, job, attempt, placements, expires_at: None, ends_at: None })
+        self.then(Event::LeaseGranted {
+            lease,
+            job,
+            attempt,
+            placements,
+            expires_at: None,
+            ends_at: None,
+            extra: false,
+        })
     }
     fn done(self, n: u128) -> Log {
         self.then(Event::LeaseEnded { lease: lease(n), cause: Cause::Done, next: Next::Ended(Outcome::Succeeded) })
