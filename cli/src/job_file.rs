@@ -112,7 +112,7 @@ mod tests {
         let unknown = fault("kind: training\nname: a\nchip: 1\n");
         assert!(unknown.starts_with("chip: unknown field `chip`"), "{unknown}");
         let range = fault("kind: training\nname: a\nchips: 0\n");
-        assert_eq!(range, "chips: 0 is not between 1 and 64 (out_of_range)");
+        assert_eq!(range, "chips: 0 only with cpu_milli or memory_mib (invalid_field)");
         let second = fault("- {kind: training, name: a, chips: 1}\n- {kind: training, name: '', chips: 1}\n");
         assert!(second.starts_with("jobs[1].name: "), "{second}");
         let grace = fault("kind: training\nname: a\nchips: 1\ngrace: soon\n");

@@ -144,3 +144,61 @@ fn bounds(args: &PackArgs, trace: &Trace) -> anyhow::Result<BoundReport> {
     }
     Ok(BoundReport::of(levels, &run_out))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::trace::{Node, Task, WHOLE};
+    use super::*;
+
+    fn tiny() -> Trace {
+        let node = |i: usize, chips: usize, cpu: u64| Node {
+            name: format!("n{i}"),
+            cpu: cpu * 1000,
+            memory: 65_536,
+            chips: vec![WHOLE; chips],
+            model: i % 2,
+        };
+        let task = |cpu: u64, chips: u64, milli: u64, models: Vec<usize>| Task {
+            cpu: cpu * 1000,
+            memory: 64,
+            chips,
+            milli,
+            models,
+        };
+        let any = Vec::new;
+        Trace {
+            nodes: vec![node(0, 2, 16), node(1, 8, 64), node(2, 4, 8), node(3, 8, 96)],
+            tasks: vec![
+                task(2, 1, 300, any()),
+                task(4, 1, 700, vec![0]),
+                task(8, 1, WHOLE, any()),
+                task(8, 2, WHOLE, vec![1]),
+                task(16, 0, 0, any()),
+                task(1, 1, 450, any()),
+            ],
+            models: vec!["A".into(), "B".into()],
+        }
+    }
+
+    #[test]
+    fn nobody_beats_the_bound_and_nothing_is_put_where_it_does_not_fit() {
+        let trace = tiny();
+        let arrivals = trace.arrivals(7, 1.3);
+        let prices = bound::Prices::of(&trace.tasks).expect("prices");
+        let most = bound::bound(&trace, &prices, &arrivals, 130).expect("a bound");
+        for policy in PolicyArg::value_variants() {
+            let mut placer = policy.placer(Ties::Tight, &trace, 7).expect("a placer");
+            let outcome = run::run(&trace, &arrivals, placer.as_mut()).expect("every spot fits");
+            let idle = 100.0 * outcome.idle_gpus * 1000.0 / trace.capacity() as f64;
+            assert!(100.0 - idle <= most + 1e-6 && outcome.placed > 0, "{policy:?}: {idle} idle, at most {most}");
+            assert_eq!((outcome.placed + outcome.dropped) as usize, arrivals.len());
+        }
+    }
+
+    #[test]
+    fn seeds_are_one_or_a_range() {
+        assert_eq!(parse_seeds("42..44").expect("a range").0, [42, 43, 44]);
+        assert_eq!(parse_seeds("7").expect("a seed").0, [7]);
+        assert!(parse_seeds("9..3").is_err() && parse_seeds("x").is_err());
+    }
+}
