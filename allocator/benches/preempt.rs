@@ -77,6 +77,7 @@ impl Fleet {
             session: SessionId(Uuid::from_u128(1)),
             boot_id: "boot".into(),
             facts: NodeFacts {
+                link_domain: None,
                 cpu_milli: 192_000,
                 memory_mib: 2_097_152,
                 rack: Some(format!("rack-{}", node / 32)),

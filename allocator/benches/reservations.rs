@@ -79,6 +79,7 @@ fn node(number: u16) -> Command {
         session: SessionId(Uuid::from_u128(u128::from(number))),
         boot_id: "b".into(),
         facts: NodeFacts {
+            link_domain: None,
             cpu_milli: 192_000,
             memory_mib: 2_000_000,
             rack: None,

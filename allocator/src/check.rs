@@ -252,6 +252,9 @@ fn node_is_sound(cluster: &Cluster, ix: usize, found: &mut Vec<Violation>) {
         if cluster.fleet.pools[pool].free != cluster.fleet.count_free(pool) {
             found.push(broken("books", format!("a pool of node {} does not count what is free", node.id)));
         }
+        if !cluster.fleet.index_is_sound(pool) {
+            found.push(broken("books", format!("placement sees a pool of node {} as it is not", node.id)));
+        }
     }
     if (node.cpu_reserved, node.memory_reserved) != cluster.reserved_on(ix) {
         found.push(broken("books", format!("what is set aside on node {} is counted wrongly", node.id)));

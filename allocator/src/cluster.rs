@@ -1,6 +1,7 @@
 //! The whole live cluster in memory: the fold of every event so far.
 
 use crate::consolidate::Consolidations;
+use crate::demand::Demand;
 use crate::elastic::Growth;
 use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
 use crate::preempt::{Searches, Stakes};
@@ -51,6 +52,8 @@ pub struct Cluster {
     pub at: Timestamp,
     /// Nodes, chips and pools.
     pub fleet: Fleet,
+    /// What jobs ask for, as placement has learned it.
+    pub demand: Demand,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) claims: BTreeMap<JobId, Claim>,
@@ -91,6 +94,7 @@ impl PartialEq for Cluster {
             && self.last_place == other.last_place
             && self.at == other.at
             && self.fleet == other.fleet
+            && self.demand == other.demand
             && self.jobs == other.jobs
             && self.leases == other.leases
             && self.claims == other.claims

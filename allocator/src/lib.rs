@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod command;
 pub mod consolidate;
 pub mod decide;
+pub mod demand;
 pub mod elastic;
 pub mod explain;
 pub mod fleet;

@@ -49,7 +49,7 @@ impl Shape {
             demand: spec.demand,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
-            device_classes: spec.device_classes.clone(),
+            device_classes: spec.classes_by_speed(),
             same: spec.same,
             stays_at_most: spec.max_duration.map(|span| rounded_up(Millis(span.0.saturating_add(spec.grace.0)))),
         }

@@ -1,6 +1,7 @@
 //! Memory from rows: the cluster as the current-state tables have it, equal to the fold of the log behind them.
 
 use crate::cluster::{Claim, Cluster, Timer};
+use crate::demand::Demand;
 use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
 use crate::reservations::Reservation;
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub seq: u64,
     /// Place of the last job accepted.
     pub last_place: u64,
+    /// What jobs ask for, as placement has learned it.
+    pub demand: Demand,
     /// Nodes, in the order of their first registration.
     pub nodes: Vec<NodeRow>,
     /// Live jobs.
@@ -104,6 +107,7 @@ impl Snapshot {
             leader_epoch: cluster.leader_epoch,
             seq: cluster.seq,
             last_place: cluster.last_place,
+            demand: cluster.demand.clone(),
             nodes: cluster.fleet.nodes.iter().map(node_row).collect(),
             jobs: cluster.jobs.values().cloned().collect(),
             leases: cluster.leases.values().cloned().collect(),
@@ -127,8 +131,11 @@ impl Snapshot {
             last_place: self.last_place,
             at: self.at,
             looked_at: self.at,
+            demand: self.demand,
             ..Cluster::default()
         };
+        cluster.fleet.learn(&cluster.demand.known);
+        cluster.fleet.obey(&cluster.policy);
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
         for mut job in self.jobs {
             *cluster.priorities.entry(job.spec.priority).or_default() += 1;
@@ -202,7 +209,7 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
     let live = lease.is_live();
     for placement in &lease.placements {
         let node = *cluster.nodes_by_id.get(&placement.node).ok_or_else(|| format!("no node {}", placement.node))?;
-        let mut held = false;
+        let mut held = live && placement.holds.is_empty();
         for hold in &placement.holds {
             if !live && !still_held.contains(&(hold.chip.clone(), lease.id)) {
                 continue;

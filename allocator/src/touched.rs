@@ -36,6 +36,8 @@ pub struct Touched {
     pub reservations: BTreeSet<Holder>,
     /// Jobs whose gang others were moved for.
     pub consolidations: BTreeSet<JobId>,
+    /// Whether the count of what jobs ask for changed.
+    pub demand: bool,
     /// Whether a policy came into force.
     pub policy: bool,
 }

@@ -1,14 +1,14 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    BudgetBody, CHIPS_PER_REPLICA_MAX, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, SameBody,
-    SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
+    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX,
+    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
 };
 use crate::problem::Invalid;
 use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
-    ChipDemand, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass, SLOTS_PER_CHIP, Same,
-    SameLevel, SlotCount, Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass,
+    SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -37,6 +37,9 @@ impl JobBody {
         let (priority_class, priority, defaults) = priority(self.priority_class, kind, policy)?;
         let (replicas_min, replicas) = replicas(self.replicas, self.replicas_min, self.replicas_max)?;
         let demand = demand(self.chips, self.share)?;
+        if demand == ChipDemand::Chips(0) && self.cpu_milli == 0 && self.memory_mib == 0 {
+            return Err(Invalid::new("invalid_field", "chips", "0 only with cpu_milli or memory_mib"));
+        }
         let grace = self.grace.unwrap_or(Millis::from_secs(30));
         if grace > policy.bounds.grace_max {
             return Err(Invalid::new("out_of_range", "grace", format!("at most {}", policy.bounds.grace_max)));
@@ -65,10 +68,11 @@ impl JobBody {
             demand,
             cpu_milli: within("cpu_milli", self.cpu_milli, 0, 10_000_000)?,
             memory_mib: within("memory_mib", self.memory_mib, 0, 1_000_000_000)?,
-            device_classes: device_classes(&self.device_classes)?,
+            device_classes: device_classes(&self.device_classes, policy)?,
             same: self.same.map(|same| Same {
                 level: match same.level {
                     SameLevelBody::Node => SameLevel::Node,
+                    SameLevelBody::Link => SameLevel::Link,
                     SameLevelBody::Rack => SameLevel::Rack,
                 },
                 required: same.strength == Strength::Required,
@@ -118,10 +122,11 @@ impl JobBody {
             share,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
-            device_classes: spec.device_classes.iter().map(ToString::to_string).collect(),
+            device_classes: spec.device_classes.iter().map(class_body).collect(),
             same: spec.same.map(|same| SameBody {
                 level: match same.level {
                     SameLevel::Node => SameLevelBody::Node,
+                    SameLevel::Link => SameLevelBody::Link,
                     SameLevel::Rack => SameLevelBody::Rack,
                 },
                 strength: if same.required { Strength::Required } else { Strength::Preferred },
@@ -218,7 +223,7 @@ fn demand(chips: Option<u64>, share: Option<ShareBody>) -> Result<ChipDemand, In
         (Some(_), Some(_)) => Err(Invalid::new("invalid_field", "share", "give chips or share, not both")),
         (None, None) => Err(Invalid::new("invalid_field", "chips", "give chips or share")),
         (Some(chips), None) => {
-            let chips = within("chips", chips, 1, CHIPS_PER_REPLICA_MAX)?;
+            let chips = within("chips", chips, 0, CHIPS_PER_REPLICA_MAX)?;
             Ok(ChipDemand::Chips(u16::try_from(chips).unwrap_or(u16::MAX)))
         }
         (None, Some(ShareBody { fraction: Some(part), memory_mib: None })) => {
@@ -236,19 +241,38 @@ fn demand(chips: Option<u64>, share: Option<ShareBody>) -> Result<ChipDemand, In
     }
 }
 
-fn device_classes(names: &[String]) -> Result<Vec<DeviceClass>, Invalid> {
-    if names.len() > 32 {
+fn device_classes(bodies: &[ClassBody], policy: &Policy) -> Result<Vec<ClassChoice>, Invalid> {
+    if bodies.len() > 32 {
         return Err(Invalid::new("out_of_range", "device_classes", "at most 32"));
     }
-    let mut classes: Vec<DeviceClass> = Vec::with_capacity(names.len());
-    for (i, name) in names.iter().enumerate() {
-        let class = DeviceClass::new(name)
+    let mut choices: Vec<ClassChoice> = Vec::with_capacity(bodies.len());
+    for (i, body) in bodies.iter().enumerate() {
+        let class = DeviceClass::new(body.name())
             .map_err(|e| Invalid::new("invalid_field", format!("device_classes[{i}]"), e.to_string()))?;
-        if !classes.contains(&class) {
-            classes.push(class);
+        let speed_permille = match body {
+            ClassBody::Name(_) => policy.speed_permille(&class),
+            // A speed in (0, 1000] times 1000 lies in 1..=1,000,000.
+            ClassBody::Rated(rated) if rated.speed > 0.0 && rated.speed <= 1000.0 => {
+                (rated.speed * 1000.0).round().max(1.0) as u32
+            }
+            ClassBody::Rated(_) => {
+                let field = format!("device_classes[{i}].speed");
+                return Err(Invalid::new("out_of_range", field, "above 0 and at most 1000"));
+            }
+        };
+        if choices.iter().all(|known| known.class != class) {
+            choices.push(ClassChoice { class, speed_permille });
         }
     }
-    Ok(classes)
+    Ok(choices)
+}
+
+fn class_body(choice: &ClassChoice) -> ClassBody {
+    let class = choice.class.to_string();
+    match choice.speed_permille {
+        1000 => ClassBody::Name(class),
+        permille => ClassBody::Rated(RatedClassBody { class, speed: f64::from(permille) / 1000.0 }),
+    }
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {

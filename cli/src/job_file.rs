@@ -111,8 +111,8 @@ mod tests {
     fn the_field_at_fault_is_named() {
         let unknown = fault("kind: training\nname: a\nchip: 1\n");
         assert!(unknown.starts_with("chip: unknown field `chip`"), "{unknown}");
-        let range = fault("kind: training\nname: a\nchips: 0\n");
-        assert_eq!(range, "chips: 0 is not between 1 and 64 (out_of_range)");
+        let range = fault("kind: training\nname: a\nchips: 65\n");
+        assert_eq!(range, "chips: 65 is not between 0 and 64 (out_of_range)");
         let second = fault("- {kind: training, name: a, chips: 1}\n- {kind: training, name: '', chips: 1}\n");
         assert!(second.starts_with("jobs[1].name: "), "{second}");
         let grace = fault("kind: training\nname: a\nchips: 1\ngrace: soon\n");

@@ -32,7 +32,7 @@ impl Kind {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChipDemand {
-    /// This many whole chips.
+    /// This many whole chips; none for work that needs only CPU and memory.
     Chips(u16),
     /// This many slots of one chip.
     ShareSlots(SlotCount),
@@ -71,7 +71,7 @@ impl ChipDemand {
 /// How near to each other the replicas of a gang must be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Same {
-    /// Same node or same rack.
+    /// Same node, same link fabric or same rack.
     pub level: SameLevel,
     /// Required (wait rather than spread), or preferred.
     pub required: bool,
@@ -83,8 +83,52 @@ pub struct Same {
 pub enum SameLevel {
     /// One node.
     Node,
+    /// One link fabric, such as an NVLink or HCCS domain of several nodes. A node without one is a fabric of its own.
+    Link,
     /// One rack.
     Rack,
+}
+
+/// A device class a job accepts, and how fast the job runs there. Written as the plain name where the speed is 1, else
+/// `{"class": "ascend-910b", "speed_permille": 800}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(from = "ClassChoiceText", into = "ClassChoiceText")]
+pub struct ClassChoice {
+    /// The class.
+    pub class: DeviceClass,
+    /// Speed against the others the job accepts, in thousandths.
+    pub speed_permille: u32,
+}
+
+impl From<DeviceClass> for ClassChoice {
+    fn from(class: DeviceClass) -> Self {
+        ClassChoice { class, speed_permille: 1000 }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ClassChoiceText {
+    Name(DeviceClass),
+    Rated { class: DeviceClass, speed_permille: u32 },
+}
+
+impl From<ClassChoiceText> for ClassChoice {
+    fn from(text: ClassChoiceText) -> Self {
+        match text {
+            ClassChoiceText::Name(class) => class.into(),
+            ClassChoiceText::Rated { class, speed_permille } => ClassChoice { class, speed_permille },
+        }
+    }
+}
+
+impl From<ClassChoice> for ClassChoiceText {
+    fn from(choice: ClassChoice) -> Self {
+        match choice {
+            ClassChoice { class, speed_permille: 1000 } => ClassChoiceText::Name(class),
+            ClassChoice { class, speed_permille } => ClassChoiceText::Rated { class, speed_permille },
+        }
+    }
 }
 
 /// What to do with a job that the whole fleet, empty, could not hold.
@@ -133,9 +177,9 @@ pub struct JobSpec {
     pub cpu_milli: u64,
     /// Memory of one replica, in MiB.
     pub memory_mib: u64,
-    /// Acceptable device classes, best first; empty means any.
+    /// Acceptable device classes: the fastest is tried first, of equals the one named first. Empty means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub device_classes: Vec<DeviceClass>,
+    pub device_classes: Vec<ClassChoice>,
     /// Nearness of the replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
@@ -181,6 +225,13 @@ impl JobSpec {
     /// Whether it may hold more replicas than it starts with.
     pub fn is_elastic(&self) -> bool {
         self.gang() < self.replicas
+    }
+
+    /// The classes it accepts, the fastest first; of equals the one named first.
+    pub fn classes_by_speed(&self) -> Vec<DeviceClass> {
+        let mut choices: Vec<&ClassChoice> = self.device_classes.iter().collect();
+        choices.sort_by_key(|choice| std::cmp::Reverse(choice.speed_permille));
+        choices.into_iter().map(|choice| choice.class.clone()).collect()
     }
 }
 
@@ -325,6 +376,14 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_is_a_name_or_a_name_with_a_speed() {
+        let text = r#"["nvidia-h20",{"class":"ascend-910b","speed_permille":800}]"#;
+        let choices: Vec<ClassChoice> = serde_json::from_str(text).expect("choices");
+        assert_eq!(choices[0].speed_permille, 1000);
+        assert_eq!(serde_json::to_string(&choices).expect("text"), text);
+    }
 
     #[test]
     fn a_memory_share_rounds_up_and_never_exceeds_its_chip() {

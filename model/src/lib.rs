@@ -21,10 +21,10 @@ pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_
 pub use choice::{Choice, Cost, RunnerUp};
 pub use event::{ClaimDrop, Event, Next};
 pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
-pub use job::{ChipDemand, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};
+pub use job::{ChipDemand, ClassChoice, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit, Workload};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
 pub use node::NodeFacts;
-pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass};
+pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass, ReplicaRule};
 pub use policy_fault::PolicyFault;
 pub use queue::{PreemptionBudget, QueuePolicy, Quota};
 pub use reservation::{Backfill, CalendarReservation, Consolidation, Holder, ReservationDrop};

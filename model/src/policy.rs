@@ -7,7 +7,8 @@ use crate::reservation::{Backfill, CalendarReservation, Consolidation};
 use crate::reserve::Reserve;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 /// A named priority.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -66,6 +67,23 @@ pub struct DeviceClassPolicy {
     /// Speed against a normalised chip, in thousandths.
     #[serde(default = "par")]
     pub speed_permille: u32,
+    /// How the chips of a node may be handed out, where the vendor has rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicaRule>,
+}
+
+/// A vendor's rule for the whole chips of one replica on one node. Example: Ascend nodes with two rings of four chips
+/// take 1, 2, 4 or 8, and up to four of them inside one ring: `{"chips": [1, 2, 4, 8], "set": 4}`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaRule {
+    /// How many chips a replica may have; empty means any number.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub chips: BTreeSet<u16>,
+    /// The chips of a node form sets of this many, by position. A replica of at most so many lies inside one set, a
+    /// larger one takes whole sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<NonZeroU16>,
 }
 
 fn par() -> u32 {

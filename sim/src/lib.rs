@@ -1,7 +1,7 @@
 //! `chiptide-sim`: fleets of scripted nodes, a real trace replayed, loads, crashes, and the audit of what came of them.
 //!
 //! What needs a daemon speaks to it over its HTTP API, as users do, judges it by the event log in Postgres, and never
-//! reaches into it. What asks how well and how fast is decided (`tide`, `scale`) drives the allocator itself, under a
+//! reaches into it. What asks how well and how fast is decided (`pack`, `tide`, `scale`) drives the allocator itself, under a
 //! virtual clock. Nothing here decides.
 
 pub mod audit;
@@ -19,6 +19,7 @@ pub mod load;
 pub mod machine;
 pub mod openb;
 pub mod own_daemon;
+pub mod pack;
 pub mod progress;
 pub mod scale;
 pub mod scheduler;

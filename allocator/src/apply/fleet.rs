@@ -22,6 +22,7 @@ impl Cluster {
     pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
         self.policy = policy.clone();
         self.note_all_leaving();
+        self.fleet.obey(policy);
         self.arrange_ledger(at);
         self.ledger.tolerate_present();
         self.touched.policy = true;

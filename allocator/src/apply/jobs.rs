@@ -2,6 +2,7 @@
 
 use super::Applied;
 use crate::cluster::{Claim, Cluster, Timer};
+use crate::place;
 use chiptide_model::{Holder, Job, JobId, JobSpec, JobState, Outcome, Placement, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,9 +30,19 @@ impl Cluster {
         self.last_place = place;
         *self.priorities.entry(spec.priority).or_default() += 1;
         self.queue.insert(spec, place, id);
+        self.count_demand(spec);
         self.jobs.insert(id, job);
         self.touched.jobs.insert(id);
         Ok(())
+    }
+
+    /// Placement learns what is asked for.
+    fn count_demand(&mut self, spec: &JobSpec) {
+        let share = place::share_of(self, &spec.classes_by_speed(), spec.demand);
+        if self.demand.count(spec, share) {
+            self.fleet.learn(&self.demand.known);
+        }
+        self.touched.demand = true;
     }
 
     pub(super) fn on_started(&mut self, at: Timestamp, id: JobId) -> Applied {

@@ -58,6 +58,18 @@ impl Cluster {
         }
     }
 
+    /// Work without chips leaves nothing to prove: its CPU and memory are free when its lease ends.
+    fn leave_nodes_without_chips(&mut self, lease: &Lease) {
+        if lease.placements.iter().all(|placement| !placement.holds.is_empty()) {
+            return;
+        }
+        for node in self.nodes_of(lease) {
+            self.leave_node_if_empty(node, lease.id);
+            self.fleet.recount_node(node);
+        }
+        self.queue.supply_grew();
+    }
+
     pub(super) fn on_granted(&mut self, lease: Lease) -> Applied {
         let (id, job_id, at) = (lease.id, lease.job, lease.granted_at);
         if lease.extra {
@@ -221,6 +233,7 @@ impl Cluster {
         if was_leaving {
             self.charge_leaving(&spec, &lease.placements, false, at);
         }
+        self.leave_nodes_without_chips(&lease);
         let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
         if lease.extra != (*next == Next::Unchanged) || (!lease.extra && !job.extras.is_empty()) {
             return Err(format!("job {} holds {} extra replicas, and lease {id} ends", job.id, job.extras.len()));

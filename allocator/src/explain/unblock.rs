@@ -13,7 +13,7 @@ use crate::place::Scope;
 use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
-use crate::room::Need;
+use crate::room::{Need, Room};
 use crate::{consolidate, place};
 use chiptide_model::{Cost, DeviceClass, JobId, Lease, LeaseId, LeaseState, NodeId, SLOTS_PER_CHIP, Timestamp};
 
@@ -284,7 +284,7 @@ fn silent_nodes(cluster: &Cluster, shape: &Shape, scope: &Scope) -> Option<Vec<N
     if shape.same.is_some_and(|same| same.required) {
         return fits.first().filter(|(fits, _)| *fits >= wanted).map(|(_, node)| vec![*node]);
     }
-    let mut missing = wanted.saturating_sub(place::fitting(&cluster.fleet.pools, &need, scope)).max(1);
+    let mut missing = wanted.saturating_sub(place::fitting(Room::of(cluster).pools(), &need, scope)).max(1);
     let mut nodes = Vec::new();
     for (fits, node) in fits {
         nodes.push(node);

@@ -57,6 +57,10 @@ pub(crate) fn choose_by(
     open: &[Holder],
     search_well: bool,
 ) -> Option<Plan> {
+    // Whoever needs no chip takes none.
+    if shape.demand == ChipDemand::Chips(0) {
+        return None;
+    }
     let rights = Rights::of(cluster, shape, now);
     let admitted = admitted(&cluster.stakes, &rights);
     if !admitted.contains(&true) && !cluster.stakes.any_leaving() {
@@ -145,6 +149,7 @@ fn as_one_replica<'a>(gang: &Gang<'a>) -> Option<Gang<'a>> {
         demand: ChipDemand::Chips(chips),
         cpu: gang.need.cpu.saturating_mul(replicas),
         memory: gang.need.memory.saturating_mul(replicas),
+        together: 1,
     };
     Some(Gang { need, replicas: 1, ..*gang })
 }

@@ -129,7 +129,8 @@ impl Cluster {
 
     fn capacity(&self, ledger: &Ledger) -> Vec<u64> {
         let mut capacity = vec![0; self.fleet.classes.len() + 1];
-        for (pool, chips) in self.fleet.pools.iter().zip(&self.fleet.pool_chips) {
+        let pools = self.fleet.pools.iter().zip(&self.fleet.pool_chips);
+        for (pool, chips) in pools.filter(|(_, chips)| !chips.is_empty()) {
             capacity[pool.class + 1] += chips.len() as u64 * u64::from(SLOTS_PER_CHIP);
         }
         capacity[NORMALISED] =

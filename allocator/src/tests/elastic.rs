@@ -185,16 +185,18 @@ fn the_end_of_the_job_ends_all_its_leases() {
 #[test]
 fn training_grows_on_its_own_class_and_where_it_must_be_near_on_its_node() {
     let near = Some(Same { level: SameLevel::Node, required: true });
-    let mut world = world().node_of("a", "ascend-910b", 1).node("n1", 2).node("n2", 1);
+    let mut world = world().node_of("a", "ascend-910b", 1).node("n1", 3).node("n2", 1);
     world
-        .submit(elastic("train", 4).classes(&["nvidia-h20", "ascend-910b"]).with(|s| s.same = near))
+        .submit(elastic("train", 4).classes(&["nvidia-h20", "ascend-910b"]).with(|spec| {
+            (spec.same, spec.replicas_min) = (near, Some(2));
+        }))
         .expect("accepted");
     world.submit(elastic("serve", 4).with(|spec| spec.kind = Kind::Inference).priority(MID)).expect("accepted");
     world.expect(expect![[r#"
         train submitted
-        train gets n1-0
-        train grows by n1-1
+        train gets n1-0 n1-1
+        train grows by n1-2
         serve submitted
-        serve gets a-0
-        serve grows by n2-0"#]]);
+        serve gets n2-0
+        serve grows by a-0"#]]);
 }

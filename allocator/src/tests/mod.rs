@@ -6,6 +6,7 @@ mod corruption;
 mod elastic;
 mod explain;
 mod history;
+mod placement;
 mod promises;
 mod quota;
 mod quota_history;

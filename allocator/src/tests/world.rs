@@ -100,7 +100,7 @@ impl Ask {
         self.with(|spec| spec.queue = name.into())
     }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
-        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
+        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name).into()).collect())
     }
 }
 
@@ -159,11 +159,35 @@ impl World {
         self
     }
 
+    /// A node that is not like the others: `node_with("n1", 8, |facts, chips| facts.cpu_milli = 8_000)`.
+    pub(super) fn node_with(
+        mut self,
+        name: &str,
+        chips: u16,
+        change: impl FnOnce(&mut NodeFacts, &mut [ChipFacts]),
+    ) -> World {
+        self.register_with(name, "nvidia-h20", chips, "boot-1", change);
+        self.told = self.log.len();
+        self
+    }
+
     pub(super) fn register(&mut self, name: &str, kind: &str, chips: u16, boot_id: &str) -> Vec<Result<Ack, Refusal>> {
-        let facts = NodeFacts {
+        self.register_with(name, kind, chips, boot_id, |_, _| {})
+    }
+
+    fn register_with(
+        &mut self,
+        name: &str,
+        kind: &str,
+        chips: u16,
+        boot_id: &str,
+        change: impl FnOnce(&mut NodeFacts, &mut [ChipFacts]),
+    ) -> Vec<Result<Ack, Refusal>> {
+        let mut facts = NodeFacts {
             cpu_milli: 64_000,
             memory_mib: 262_144,
             rack: None,
+            link_domain: None,
             agent_version: "test".into(),
             driver_version: None,
             labels: BTreeMap::new(),
@@ -179,12 +203,14 @@ impl World {
             numa_node: None,
             link_peers: Vec::new(),
         };
+        let mut chips: Vec<ChipFacts> = (0..chips).map(chip).collect();
+        change(&mut facts, &mut chips);
         self.round(vec![Command::Register {
             node: node_id(name),
             session: SessionId(Uuid::from_u128(self.rounds)),
             boot_id: boot_id.into(),
             facts,
-            chips: (0..chips).map(|i| (chip(i), Health::Healthy)).collect(),
+            chips: chips.into_iter().map(|chip| (chip, Health::Healthy)).collect(),
         }])
     }
 

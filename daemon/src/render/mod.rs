@@ -124,6 +124,7 @@ pub fn node(cluster: &Cluster, node: &Node, telemetry: &Telemetry) -> NodeView {
         unknown_since: node.unknown_since.map(to_utc),
         reported_at: telemetry.reported_at(&node.id).map(to_utc),
         rack: node.facts.rack.clone(),
+        link_domain: node.facts.link_domain.clone(),
         labels: node.facts.labels.clone(),
         agent_version: node.facts.agent_version.clone(),
         driver_version: node.facts.driver_version.clone(),

@@ -169,6 +169,7 @@ pub(crate) fn registration(name: &str, chips: usize) -> RegisterBody {
         cpu_milli: 64_000,
         memory_mib: 262_144,
         rack: None,
+        link_domain: None,
         labels: Default::default(),
         driver_version: None,
         chips: (0..chips).map(|i| chip_body(&format!("{name}-gpu{i}"))).collect(),

@@ -71,7 +71,7 @@ fn check_classes(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &C
 }
 
 fn accepts(spec: &JobSpec, class: &chiptide_model::DeviceClass) -> bool {
-    spec.device_classes.is_empty() || spec.device_classes.contains(class)
+    spec.device_classes.is_empty() || spec.device_classes.iter().any(|choice| choice.class == *class)
 }
 
 fn check_nearness(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &Chips, findings: &mut Findings) {
@@ -79,6 +79,7 @@ fn check_nearness(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &
     let nodes: BTreeSet<_> = placements.iter().map(|placement| &placement.node).collect();
     let places = match same.level {
         SameLevel::Node => nodes.len(),
+        SameLevel::Link => nodes.iter().map(|node| chips.link_domain(node)).collect::<BTreeSet<_>>().len(),
         SameLevel::Rack => nodes.iter().map(|node| chips.rack(node)).collect::<BTreeSet<_>>().len(),
     };
     if places > 1 {

@@ -75,6 +75,7 @@ fn log() -> Log {
         cpu_milli: 3000,
         memory_mib: 0,
         rack: None,
+        link_domain: None,
         agent_version: "0".into(),
         driver_version: None,
         labels: BTreeMap::new(),
@@ -302,7 +303,7 @@ fn nothing_is_granted_where_it_may_not_be() {
 #[test]
 fn a_chip_is_granted_where_it_is_and_of_a_class_the_job_accepts() {
     let grant = |spec, placement| log().submit(1, spec).grant(1, vec![placement]);
-    let picky = JobSpec { device_classes: vec![DeviceClass::new("nvidia-g2").expect("a class")], ..one_chip() };
+    let picky = JobSpec { device_classes: vec![DeviceClass::new("nvidia-g2").expect("a class").into()], ..one_chip() };
     grant(one_chip(), on(0, "n2", vec![whole("a", 1)])).violates(Rule::WrongChip);
     grant(picky.clone(), on(0, "n1", vec![whole("a", 1)])).violates(Rule::WrongChip);
     grant(picky, on(0, "n2", vec![whole("c", 1)])).passes();

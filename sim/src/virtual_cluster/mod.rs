@@ -245,6 +245,7 @@ fn registration(node: usize, chips: u16) -> anyhow::Result<Command> {
         session: SessionId(Uuid::from_u128(node as u128 + 1)),
         boot_id: "boot".into(),
         facts: NodeFacts {
+            link_domain: None,
             cpu_milli: NODE_CPU_MILLI,
             memory_mib: NODE_MEMORY_MIB,
             rack: None,
