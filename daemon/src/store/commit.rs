@@ -7,9 +7,10 @@ use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
-    Result, Store, chips, claims, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
+    Result, Store, chips, claims, demand, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
     queue_usage, reservations,
 };
+use chiptide_allocator::demand::Demand;
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
 use chiptide_allocator::{Claim, Cluster, QueuePast, Reservation, Touched};
 use chiptide_model::{ChipId, Event, Holder, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
@@ -37,6 +38,7 @@ pub struct Commit {
     queues: Vec<QueuePast>,
     reservations: Vec<(Holder, Option<Reservation>)>,
     moves: Moves,
+    demand: Option<Demand>,
 }
 
 impl Commit {
@@ -49,6 +51,7 @@ impl Commit {
         commit.evictions = evictions::among(after, touched, &events);
         commit.queues = after.queue_past(touched);
         let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());
+        commit.demand = touched.demand.then(|| after.demand.clone());
         commit.reservations = touched.reservations.iter().map(set_aside).collect();
         let moved = |gang: &JobId| (*gang, after.moved_for(*gang).collect());
         commit.moves.gangs = touched.consolidations.iter().map(moved).collect();
@@ -174,6 +177,9 @@ impl Commit {
         }
         if !self.queues.is_empty() {
             queue_usage::replace(tx, &self.queues).await?;
+        }
+        if let Some(learned) = &self.demand {
+            demand::replace(tx, learned).await?;
         }
         if !self.reservations.is_empty() {
             reservations::replace(tx, &self.reservations).await?;

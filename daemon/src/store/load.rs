@@ -1,8 +1,8 @@
 //! Memory from the tables: one consistent read of everything live.
 
 use super::{
-    Result, Store, StoreError, claims, consolidations, events, holds, jobs, leases, nodes, policies, queue_usage,
-    reservations, unsigned,
+    Result, Store, StoreError, claims, consolidations, demand, events, holds, jobs, leases, nodes, policies,
+    queue_usage, reservations, unsigned,
 };
 use chiptide_allocator::{Cluster, Snapshot};
 
@@ -29,7 +29,7 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         at: events::last_at(&mut tx).await?.unwrap_or_default(),
         reservations: reservations::load(&mut tx).await?,
         moved: consolidations::load_moved(&mut tx).await?,
-        demand: Default::default(),
+        demand: demand::load(&mut tx).await?,
         moved_at: consolidations::load_last(&mut tx).await?,
     };
     tx.commit().await?;

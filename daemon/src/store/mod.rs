@@ -9,6 +9,7 @@ pub mod chips;
 pub mod claims;
 pub mod commit;
 pub mod consolidations;
+pub mod demand;
 pub mod events;
 pub mod evictions;
 pub mod holds;

@@ -108,6 +108,7 @@ async fn a_world_with_everything_in_it_is_the_same_after_a_restart() {
         ("a calendar reservation", before.reservations.iter().any(|(_, known)| known.open)),
         ("an extra replica", before.leases.iter().any(|lease| lease.extra)),
         ("a checkpoint", before.jobs.iter().any(|job| job.checkpointed_at.is_some())),
+        ("a demand", before.demand.counted.replicas > 0),
         ("past use", !before.past_use.is_empty()),
         ("a preemption", !before.preempted.is_empty()),
     ] {
