@@ -80,10 +80,13 @@ fn places(cluster: &Cluster, shape: &Shape, pools: Vec<PoolIx>) -> Vec<Vec<PoolI
     let mut places: BTreeMap<(Option<&str>, Option<NodeIx>), Vec<PoolIx>> = BTreeMap::new();
     for ix in pools {
         let node = cluster.fleet.pools[ix].node;
-        let place = match (level, cluster.fleet.nodes[node].facts.rack.as_deref()) {
-            (SameLevel::Rack, Some(rack)) => (Some(rack), None),
-            _ => (None, Some(node)),
+        let facts = &cluster.fleet.nodes[node].facts;
+        let named = match level {
+            SameLevel::Node => None,
+            SameLevel::Link => facts.link_domain.as_deref(),
+            SameLevel::Rack => facts.rack.as_deref(),
         };
+        let place = (named, named.is_none().then_some(node));
         places.entry(place).or_default().push(ix);
     }
     places.into_values().collect()

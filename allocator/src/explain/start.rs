@@ -119,17 +119,20 @@ struct Counts<'s> {
     sums: BTreeMap<(usize, Place), u64>,
 }
 
-/// Where replicas count together: everywhere, on a node, or in a rack (by its first node).
+/// Where replicas count together: everywhere, on a node, or in a link fabric or rack (by its first node).
 type Place = Option<NodeIx>;
 
 impl<'s> Counts<'s> {
     fn of(cluster: &'s Cluster, room: &Room<'_>, shape: &Shape, scopes: &'s [Scope]) -> Counts<'s> {
         let level = shape.same.filter(|same| same.required).map(|same| same.level);
-        let mut racks: FxHashMap<&str, NodeIx> = FxHashMap::default();
-        let place = |(ix, node): (NodeIx, &'s Node)| match (level, node.facts.rack.as_deref()) {
-            (None, _) => None,
-            (Some(SameLevel::Rack), Some(rack)) => Some(*racks.entry(rack).or_insert(ix)),
-            _ => Some(ix),
+        let mut named: FxHashMap<&str, NodeIx> = FxHashMap::default();
+        let place = |(ix, node): (NodeIx, &'s Node)| {
+            let name = match level? {
+                SameLevel::Node => None,
+                SameLevel::Link => node.facts.link_domain.as_deref(),
+                SameLevel::Rack => node.facts.rack.as_deref(),
+            };
+            Some(name.map_or(ix, |name| *named.entry(name).or_insert(ix)))
         };
         let places = cluster.fleet.nodes.iter().enumerate().map(place).collect();
         let fits = vec![0; room.pools().len()];

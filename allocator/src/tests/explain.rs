@@ -402,3 +402,35 @@ fn in_a_large_fleet_a_bounded_search_finds_what_stands_in_the_way() {
     ]]
     .assert_eq(&way.to_string());
 }
+
+#[test]
+fn work_without_chips_waits_for_cpu() {
+    let cpu = |milli: u64| move |spec: &mut chiptide_model::JobSpec| spec.cpu_milli = milli;
+    let mut world = world().node("n1", 2).lease(job("prep").chips(0).with(cpu(40_000)));
+    world.submit(job("more").chips(0).with(cpu(30_000))).expect("accepted");
+    expect_told(
+        &world,
+        "more",
+        expect![[r#"
+        insufficient_cpu: 0 of 1 replicas find chips and CPU on one node
+          held by 1 of 1: prep 0 chips
+        starts ?, likely ?, by ? (none, 0 ahead)"#]],
+    );
+}
+
+#[test]
+fn a_link_fabric_is_a_place_like_a_rack() {
+    let near = |spec: &mut chiptide_model::JobSpec| spec.same = Some(Same { level: SameLevel::Link, required: true });
+    let mut world = world().node("n1", 1).node("n2", 1);
+    world.submit(job("pair").replicas(2).with(near)).expect("accepted");
+    expect_told(
+        &world,
+        "pair",
+        expect![[r#"
+        never_fits: the whole fleet would hold 1 of 2 replicas if it were empty
+          cheapest: fewer_replicas
+        way: ask for at most 1 replica
+        way: add at least 1 chip
+        starts ?, likely ?, by ? (none, 0 ahead)"#]],
+    );
+}
