@@ -7,6 +7,7 @@
 //! gang: nobody is evicted in vain.
 
 mod cost;
+mod count;
 mod exact;
 mod field;
 mod greedy;
