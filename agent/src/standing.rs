@@ -2,22 +2,12 @@
 //! and which leases it carries. Pure: moments and readings come in as arguments.
 
 use crate::reading::NodeReading;
-use crate::vacancy::{NotProven, prove};
-use chiptide_api::node::{ChipOrder, HealthBody, LeaseOrder, OrdersView, VacantBody, VacateOrder};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::state::{Epochs, Grant};
+use crate::vacancy::{NotProven, is_clear, prove};
+use chiptide_api::node::{ChipOrder, HealthBody, LeaseOrder, OrdersView, RefusedBody, VacantBody, VacateOrder};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 use uuid::Uuid;
-
-/// One chip under one grant of a lease.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Grant {
-    /// The lease.
-    pub lease: Uuid,
-    /// The chip.
-    pub chip: String,
-    /// The lease epoch of the grant.
-    pub epoch: u64,
-}
 
 /// The orders held and what follows from them.
 ///
@@ -27,32 +17,79 @@ pub struct Grant {
 pub struct Standing {
     orders: OrdersView,
     vacate_since: BTreeMap<VacateOrder, Instant>,
-    highest: HashMap<String, u64>,
-    fresh: BTreeSet<Grant>,
+    /// Vacate orders whose lease may still run something here.
+    held_back: BTreeSet<VacateOrder>,
+    lease_since: BTreeMap<Uuid, Instant>,
+    epochs: Epochs,
     refused: BTreeSet<Grant>,
     carried: BTreeSet<Grant>,
 }
 
 impl Standing {
+    /// The standing of an agent whose node had seen these epochs before it started.
+    pub fn after(epochs: Epochs) -> Standing {
+        Standing { epochs, ..Standing::default() }
+    }
+
+    /// What must outlive the agent.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
     /// Takes over `orders` as the whole wanted state. Answers the grants that are out of date and were not so before:
     /// their epoch is older than one already seen for the chip, so they are never confirmed.
     pub fn receive(&mut self, orders: OrdersView, now: Instant) -> Vec<Grant> {
-        let (fresh, refused) = grants(&orders).partition(|grant: &Grant| {
-            self.fresh.contains(grant) || self.highest.get(&grant.chip).is_none_or(|seen| grant.epoch >= *seen)
-        });
+        let (fresh, refused) =
+            grants(&orders).partition::<BTreeSet<Grant>, _>(|grant: &Grant| self.epochs.is_fresh(grant));
         let news: Vec<Grant> = BTreeSet::difference(&refused, &self.refused).cloned().collect();
         self.carried = self.carried.intersection(&fresh).cloned().collect();
-        (self.fresh, self.refused) = (fresh, refused);
-        let vacated = orders.vacate.iter().map(|order| (&order.chip, order.epoch));
-        let granted = self.fresh.iter().map(|grant| (&grant.chip, grant.epoch));
-        for (chip, epoch) in vacated.chain(granted) {
-            let seen = self.highest.entry(chip.clone()).or_default();
-            *seen = epoch.max(*seen);
+        let vacated = orders.vacate.iter().map(|order| (&order.chip, order.epoch, order.lease));
+        let granted = fresh.iter().map(|grant| (&grant.chip, grant.epoch, grant.lease));
+        for (chip, epoch, lease) in vacated.chain(granted) {
+            self.epochs.note(chip, epoch, lease);
         }
+        (self.epochs.fresh, self.refused) = (fresh, refused);
         let since = |order: &VacateOrder| *self.vacate_since.get(order).unwrap_or(&now);
         self.vacate_since = orders.vacate.iter().map(|order| (order.clone(), since(order))).collect();
+        self.held_back.retain(|order| self.vacate_since.contains_key(order));
+        let since = |lease: Uuid| *self.lease_since.get(&lease).unwrap_or(&now);
+        self.lease_since = orders.leases.iter().map(|order| (order.lease, since(order.lease))).collect();
         self.orders = orders;
         news
+    }
+
+    /// The orders held.
+    pub fn orders(&self) -> &OrdersView {
+        &self.orders
+    }
+
+    /// Holds back the proof of every chip whose lease may still run something here. Once it no longer may, only what is
+    /// read from then on counts.
+    pub fn hold_back(&mut self, may_run: impl Fn(Uuid) -> bool, now: Instant) {
+        for (order, since) in &mut self.vacate_since {
+            if may_run(order.lease) {
+                self.held_back.insert(order.clone());
+            } else if self.held_back.remove(order) {
+                *since = now;
+            }
+        }
+    }
+
+    /// Whether all grants of the order are to be acted on.
+    pub fn is_fresh(&self, order: &LeaseOrder) -> bool {
+        order.chips.iter().all(|chip| self.epochs.fresh.contains(&grant(order, chip)))
+    }
+
+    /// Whether work may start under the order: the lease is carried, and `reading` shows its chips clear of everything
+    /// that no other live lease accounts for.
+    pub fn may_start(&self, order: &LeaseOrder, reading: &NodeReading) -> bool {
+        let Some(since) = self.lease_since.get(&order.lease) else { return false };
+        let clear = |chip: &ChipOrder| is_clear(&chip.chip, order.lease, *since, &self.orders, reading).is_ok();
+        self.is_carried(order) && order.chips.iter().all(clear)
+    }
+
+    fn is_carried(&self, order: &LeaseOrder) -> bool {
+        !order.chips.is_empty() && order.chips.iter().all(|chip| self.carried.contains(&grant(order, chip)))
     }
 
     /// The leases this node carries: all their grants are fresh and all their chips were there and healthy at least once
@@ -63,7 +100,7 @@ impl Standing {
         for order in &self.orders.leases {
             let due = order.chips.iter().map(|chip| grant(order, chip)).collect::<BTreeSet<Grant>>();
             if !due.is_subset(&self.carried)
-                && due.is_subset(&self.fresh)
+                && due.is_subset(&self.epochs.fresh)
                 && due.iter().all(|grant| self.carried.contains(grant) || healthy(&grant.chip))
             {
                 self.carried.extend(due);
@@ -75,30 +112,43 @@ impl Standing {
 
     /// Leases of the held orders that this node carries.
     pub fn confirmed(&self) -> Vec<Uuid> {
-        let carries = |order: &&LeaseOrder| {
-            !order.chips.is_empty() && order.chips.iter().all(|chip| self.carried.contains(&grant(order, chip)))
-        };
-        self.orders.leases.iter().filter(carries).map(|order| order.lease).collect()
+        self.orders.leases.iter().filter(|order| self.is_carried(order)).map(|order| order.lease).collect()
     }
 
     /// Every vacate order that `reading` proves carried out.
     pub fn vacant(&self, reading: &NodeReading) -> Vec<VacantBody> {
         self.vacate_since
             .iter()
-            .filter(|(order, since)| prove(order, **since, &self.orders, reading).is_ok())
+            .filter(|(order, since)| self.prove(order, **since, reading).is_ok())
             .map(|(order, _)| VacantBody { chip: order.chip.clone(), lease: order.lease, epoch: self.highest(order) })
             .collect()
     }
 
     /// Every vacate order that `reading` does not prove, with the reason, for people.
     pub fn not_vacant<'a>(&'a self, reading: &'a NodeReading) -> impl Iterator<Item = (&'a VacateOrder, NotProven)> {
-        self.vacate_since
-            .iter()
-            .filter_map(|(order, since)| Some((order, prove(order, *since, &self.orders, reading).err()?)))
+        self.vacate_since.iter().filter_map(|(order, since)| Some((order, self.prove(order, *since, reading).err()?)))
+    }
+
+    fn prove(&self, order: &VacateOrder, since: Instant, reading: &NodeReading) -> Result<(), NotProven> {
+        match self.held_back.contains(order) {
+            true => Err(NotProven::StillRunning),
+            false => prove(order, since, &self.orders, reading),
+        }
+    }
+
+    /// Every grant of the held orders that is refused, with the epoch that is in its way.
+    pub fn refused(&self) -> Vec<RefusedBody> {
+        let body = |grant: &Grant| RefusedBody {
+            lease: grant.lease,
+            chip: grant.chip.clone(),
+            epoch: grant.epoch,
+            seen: self.epochs.highest(&grant.chip).unwrap_or(grant.epoch),
+        };
+        self.refused.iter().map(body).collect()
     }
 
     fn highest(&self, order: &VacateOrder) -> u64 {
-        self.highest.get(&order.chip).copied().unwrap_or(order.epoch)
+        self.epochs.highest(&order.chip).unwrap_or(order.epoch)
     }
 }
 
@@ -144,6 +194,59 @@ mod tests {
         assert!(standing.receive(late, Instant::now()).is_empty());
         standing.carry(&reading_at(Instant::now(), [chip("c0")]));
         assert!(standing.confirmed().is_empty());
+    }
+
+    #[test]
+    fn a_proof_waits_for_the_workload_and_then_for_a_reading_from_after_it() {
+        let (start, mut standing) = (Instant::now(), Standing::default());
+        let at = |ms| start + Duration::from_millis(ms);
+        standing.receive(told(vec![], vec![vacate(1, "c0", 6)]), at(0));
+        standing.hold_back(|lease| lease == id(1), at(0));
+        assert!(standing.vacant(&reading_at(at(10), [chip("c0")])).is_empty(), "its process may be on no list yet");
+        standing.hold_back(|_| false, at(20));
+        assert!(standing.vacant(&reading_at(at(10), [chip("c0")])).is_empty(), "from before it was gone");
+        assert_eq!(standing.vacant(&reading_at(at(30), [chip("c0")])).len(), 1);
+    }
+
+    #[test]
+    fn work_starts_only_on_chips_that_a_later_reading_shows_clear() {
+        let (start, mut standing) = (Instant::now(), Standing::default());
+        let at = |ms| start + Duration::from_millis(ms);
+        let order = lease(1, "c0", 6);
+        standing.receive(told(vec![order.clone()], vec![]), at(10));
+        standing.carry(&reading_at(at(5), [chip("c0")]));
+        assert!(!standing.may_start(&order, &reading_at(at(5), [chip("c0")])), "read before the order came");
+        assert!(!standing.may_start(&order, &reading_at(at(20), [chip("c0").running(9, None)])), "somebody is on it");
+        assert!(!standing.may_start(&order, &reading_at(at(20), [chip("c0").unreadable()])));
+        assert!(standing.may_start(&order, &reading_at(at(20), [chip("c0")])));
+    }
+
+    #[test]
+    fn what_was_refused_is_answered_while_it_is_ordered() {
+        let (mut standing, _) =
+            confirms([told(vec![lease(1, "c0", 6)], vec![]), told(vec![lease(2, "c0", 5)], vec![])]);
+        assert_eq!(standing.refused(), [RefusedBody { lease: id(2), chip: "c0".into(), epoch: 5, seen: 6 }]);
+        standing.receive(told(vec![], vec![]), Instant::now());
+        assert!(standing.refused().is_empty());
+    }
+
+    #[test]
+    fn an_epoch_given_twice_is_refused_to_the_second_lease() {
+        let (standing, confirmed) =
+            confirms([told(vec![lease(1, "c0", 6)], vec![]), told(vec![lease(2, "c0", 6)], vec![])]);
+        assert!(confirmed.is_empty() && standing.refused().len() == 1);
+    }
+
+    #[test]
+    fn an_agent_that_starts_again_knows_old_from_live() {
+        let shared = told(vec![lease(1, "c0", 5), lease(2, "c0", 6)], vec![]);
+        let (before, _) = confirms([shared.clone()]);
+        let mut again = Standing::after(before.epochs().clone());
+        again.receive(shared, Instant::now());
+        again.carry(&reading_at(Instant::now(), [chip("c0")]));
+        assert_eq!(again.confirmed(), [id(1), id(2)], "the older of two sharers is as live as the newer");
+        let mut later = Standing::after(before.epochs().clone());
+        assert_eq!(later.receive(told(vec![lease(3, "c0", 5)], vec![]), Instant::now()).len(), 1);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum NotProven {
     NotHealthy(String),
     /// The driver's list of processes could not be read.
     NoProcessList,
+    /// Something of the lease may still run on this node.
+    StillRunning,
     /// A process is on the chip that no other live lease accounts for.
     InUse(u32),
 }
@@ -30,6 +32,7 @@ impl fmt::Display for NotProven {
             NotProven::Missing => f.write_str("the chip is not there"),
             NotProven::NotHealthy(detail) => write!(f, "the chip is not healthy: {detail}"),
             NotProven::NoProcessList => f.write_str("its processes cannot be listed"),
+            NotProven::StillRunning => f.write_str("its workload is not gone yet"),
             NotProven::InUse(pid) => write!(f, "process {pid} is on it"),
         }
     }
@@ -43,10 +46,21 @@ pub fn prove(
     orders: &OrdersView,
     reading: &NodeReading,
 ) -> Result<(), NotProven> {
-    if reading.taken <= arrived {
+    is_clear(&order.chip, order.lease, arrived, orders, reading)
+}
+
+/// Whether `reading`, taken after `since`, shows nothing on a chip but what live leases other than `lease` account for.
+pub fn is_clear(
+    chip: &str,
+    lease: Uuid,
+    since: Instant,
+    orders: &OrdersView,
+    reading: &NodeReading,
+) -> Result<(), NotProven> {
+    if reading.taken <= since {
         return Err(NotProven::NoReadingSince);
     }
-    let now = reading.chip(&order.chip).ok_or(NotProven::Missing)?;
+    let now = reading.chip(chip).ok_or(NotProven::Missing)?;
     match &now.chip.health {
         HealthBody::Healthy => {}
         HealthBody::Unreadable { detail } | HealthBody::Unhealthy { detail } => {
@@ -54,7 +68,7 @@ pub fn prove(
         }
     }
     let processes = now.reading.processes.as_ref().ok_or(NotProven::NoProcessList)?;
-    let sharers = sharers(order, orders);
+    let sharers = sharers(chip, lease, orders);
     let accounted = |pid: &u32| now.owners.get(pid).is_some_and(|lease| sharers.contains(lease));
     match processes.iter().map(|process| process.pid).find(|pid| !accounted(pid)) {
         Some(pid) => Err(NotProven::InUse(pid)),
@@ -62,10 +76,10 @@ pub fn prove(
     }
 }
 
-/// The other live leases that hold the order's chip.
-fn sharers(order: &VacateOrder, orders: &OrdersView) -> BTreeSet<Uuid> {
-    let holds = |chips: &[chiptide_api::node::ChipOrder]| chips.iter().any(|held| held.chip == order.chip);
-    orders.leases.iter().filter(|live| live.lease != order.lease && holds(&live.chips)).map(|live| live.lease).collect()
+/// The other live leases that hold the chip.
+fn sharers(chip: &str, lease: Uuid, orders: &OrdersView) -> BTreeSet<Uuid> {
+    let holds = |chips: &[chiptide_api::node::ChipOrder]| chips.iter().any(|held| held.chip == chip);
+    orders.leases.iter().filter(|live| live.lease != lease && holds(&live.chips)).map(|live| live.lease).collect()
 }
 
 #[cfg(test)]

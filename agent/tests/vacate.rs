@@ -31,6 +31,7 @@ async fn a_chip_is_proven_vacant_soon_after_its_job_has_died_and_not_before() {
     let mut command = agent();
     command.args(["--token", "t", "--node", "n1", "--daemon", &daemon.url, "--nvml-library"]).arg(library());
     // Nothing but the hurry of an order to vacate brings a second sample within this test.
+    command.arg("--state-dir").arg(scenario.path().join("state"));
     command.args(["--sample-every", "1h"]).env("CHIPTIDE_FAKE_NVML", scenario.path());
     let (ended, sharer) = (Uuid::new_v4(), Uuid::new_v4());
     let (old, shared) = (job(ended), job(sharer));

@@ -13,6 +13,7 @@ pub mod page;
 pub mod problem;
 pub mod reason;
 pub mod time;
+pub mod work;
 
 pub use client::{Client, ClientError};
 pub use problem::{Invalid, Problem};

@@ -2,11 +2,13 @@
 
 use chiptide_allocator::Cluster;
 use chiptide_api::chip::{Reading, ReadingView};
-use chiptide_api::node::ReportBody;
+use chiptide_api::node::{RefusedBody, ReportBody};
 use chiptide_model::{NodeId, SessionId, Timestamp};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tracing::error;
 
 /// What a node last said.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ struct Latest {
     heard: Instant,
     at: Timestamp,
     readings: FxHashMap<String, Reading>,
+    refused: BTreeSet<RefusedBody>,
 }
 
 /// Newest reports by node.
@@ -33,13 +36,20 @@ impl Telemetry {
             return false;
         }
         let readings = report.chips.iter().map(|chip| (chip.id.clone(), chip.reading.clone())).collect();
-        nodes.insert(node.clone(), Latest { session, seq: report.seq, heard, at, readings });
+        let refused: BTreeSet<RefusedBody> = report.refused.iter().cloned().collect();
+        let said = nodes.get(node).map(|last| &last.refused);
+        for grant in refused.iter().filter(|grant| said.is_none_or(|said| !said.contains(grant))) {
+            error!(node = %node, lease = %grant.lease, chip = %grant.chip, epoch = grant.epoch, seen = grant.seen,
+                "a grant is refused by its node, which has seen a newer epoch: has the database lost commits?");
+        }
+        nodes.insert(node.clone(), Latest { session, seq: report.seq, heard, at, readings, refused });
         true
     }
 
     /// Counts a registration as a sign of life.
     pub fn registered(&self, node: &NodeId, session: SessionId, at: Timestamp, heard: Instant) {
-        let latest = Latest { session, seq: 0, heard, at, readings: FxHashMap::default() };
+        let (readings, refused) = (FxHashMap::default(), BTreeSet::new());
+        let latest = Latest { session, seq: 0, heard, at, readings, refused };
         self.nodes.write().insert(node.clone(), latest);
     }
 

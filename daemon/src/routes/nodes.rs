@@ -78,7 +78,10 @@ pub(super) async fn report_in(
     let cluster = app.shared.cluster();
     let state = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
     let is_news = report.orders_seen.as_ref().is_none_or(|seen| *seen != orders::revision(&cluster, state));
-    Ok(Answer::json(200, &ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state)) }))
+    Ok(Answer::json(
+        200,
+        &ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state, app.shared.now())) },
+    ))
 }
 
 fn check_session(app: &App, node: &NodeId, report: &ReportBody) -> Result<(), Refused> {
@@ -162,7 +165,7 @@ pub(super) async fn get_orders(
             }
             let same = params.after.as_ref().is_some_and(|after| *after == orders::revision(&cluster, known));
             if !same || app.shared.stopping.is_cancelled() || tokio::time::Instant::now() >= deadline {
-                return Ok(Json(orders::of(&cluster, known)));
+                return Ok(Json(orders::of(&cluster, known, app.shared.now())));
             }
         }
         let look_again = tokio::time::Instant::now() + super::jobs::LOOK_AGAIN;

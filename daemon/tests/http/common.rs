@@ -188,6 +188,8 @@ impl Node {
             chips: self.chips.iter().map(chip).collect(),
             confirmed: Vec::new(),
             vacant: Vec::new(),
+            refused: Vec::new(),
+            work: Vec::new(),
             orders_seen: None,
         }
     }
