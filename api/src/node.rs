@@ -119,7 +119,9 @@ pub struct ReportBody {
     /// disk remembers a grant that the database has lost. Logged by the daemon; the lease stays unconfirmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedBody>,
-    /// Every replica the agent was ordered to run, until its lease is out of the orders and nothing of it is left.
+    /// Every replica the agent was ordered to run, until its lease is out of the orders and nothing of it is left. When all
+    /// replicas of a job have exited with 0 it has succeeded; when one has failed, so has the job; when all have ended after
+    /// notice, the lease is over before its deadline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub work: Vec<WorkReport>,
     /// The revision of the newest orders the agent has; the answer carries orders when there are newer ones.

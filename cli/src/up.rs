@@ -86,7 +86,7 @@ async fn start(up: &Up, home: &Home, children: &mut Vec<Child>) -> Result<()> {
         Some(_) => {
             let state = home.dir.join("agent").display().to_string();
             let args = ["--daemon", &url, "--node", &driver::hostname()?, "--state-dir", &state];
-            ("chiptide-agent", args.map(str::to_owned).into())
+            ("chiptide-agent", args.map(str::to_owned).to_vec())
         }
         None => {
             let nodes = up.nodes.unwrap_or(4).to_string();

@@ -198,6 +198,11 @@ impl Node {
         self.client.orders(&self.name, self.session, None, Default::default()).await.expect("orders")
     }
 
+    /// Sends a report.
+    pub(crate) async fn send(&self, report: &ReportBody) -> ReportView {
+        self.client.report(&self.name, report).await.expect("accepted")
+    }
+
     /// Confirms every lease and proves every chip vacant that the newest orders ask for.
     pub(crate) async fn obey(&mut self) -> ReportView {
         let orders = self.orders().await;

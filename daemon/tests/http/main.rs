@@ -6,3 +6,4 @@ mod contract;
 mod jobs;
 mod nodes;
 mod store;
+mod workloads;
