@@ -7,6 +7,7 @@ use crate::reading::NodeReading;
 use crate::session::Session;
 use crate::standing::Standing;
 use crate::state::{StateDir, StateError};
+use crate::weighing::Weighing;
 use crate::wishing::Wishing;
 use crate::work::Work;
 use chiptide_api::node::{ChipBody, HealthBody, OrdersView, RegisterBody, RegisterView};
@@ -57,6 +58,7 @@ pub struct Agent {
     pub(crate) source_ended: bool,
     state: Option<StateDir>,
     pub(crate) wishing: Option<Wishing>,
+    pub(crate) weighing: Option<Weighing>,
     agent_id: Uuid,
 }
 
@@ -74,6 +76,7 @@ impl Agent {
             source_ended: false,
             state: None,
             wishing: None,
+            weighing: None,
             agent_id: Uuid::new_v4(),
         }
     }

@@ -9,7 +9,9 @@ pub mod agent;
 mod backoff;
 mod complaints;
 pub mod config;
+pub mod holders;
 pub mod host;
+pub mod idle;
 pub mod nvml;
 pub mod pace;
 mod print;
@@ -21,6 +23,7 @@ pub mod standing;
 pub mod state;
 mod telling;
 pub mod vacancy;
+mod weighing;
 mod wishing;
 pub mod work;
 

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use chiptide_agent::config::{CommandLine, Config, LogFormat};
+use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
 use chiptide_agent::work::{Bounds, Containment, User, guard};
 use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, StateDir, Work, WorkOptions, host};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// How often to sample while something is to be proven vacant.
-const HURRIED: Duration = Duration::from_millis(100);
+const HURRIED: Duration = Duration::from_millis(50);
 /// A source that misses this many rounds in a row is stuck.
 const MISSED_ROUNDS: u32 = 5;
 
@@ -98,10 +99,12 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
         report_every: config.report_every.map(|every| Duration::from_millis(every.0)),
         stale_after: chips.stale_after,
     };
+    let state_dir = state.path().to_owned();
     let options = work_options(config, &state, &node.boot_id)?;
     let work =
         tokio::task::spawn_blocking(|| Work::start(options)).await.context("start the keeper of workloads")??;
     let agent = Agent::new(node, client, chips.readings.clone()).remembering(state)?.running(work);
+    let agent = agent.weighing(DeviceNodes::of_machine(), state_dir);
     tokio::spawn(pace.follow(agent.orders()));
     info!(node = %config.node, daemon = %config.daemon, "starting");
     let (_never, stop) = watch::channel(false);

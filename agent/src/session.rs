@@ -92,6 +92,7 @@ impl<'a> Session<'a> {
                 info!(node = %self.agent.config.node, %lease, "carrying");
             }
             self.agent.mind_work(&reading, self.seen.is_some());
+            self.agent.weigh(&reading, self.seen.is_some());
             if report.is_none() {
                 report = self.report_if_due(&reading);
             }

@@ -1,11 +1,13 @@
 //! What this node has been told: its orders, since when each vacate order stands, the highest lease epoch seen per chip,
 //! and which leases it carries. Pure: moments and readings come in as arguments.
 
+use crate::idle::Baselines;
 use crate::reading::NodeReading;
 use crate::state::{Epochs, Grant};
-use crate::vacancy::{NotProven, is_clear, prove};
+use crate::vacancy::{NotProven, is_clear, prove, sharers};
 use chiptide_api::node::{ChipOrder, HealthBody, LeaseOrder, OrdersView, RefusedBody, VacantBody, VacateOrder};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -20,12 +22,81 @@ pub struct Standing {
     /// Vacate orders whose lease may still run something here.
     held_back: BTreeSet<VacateOrder>,
     lease_since: BTreeMap<Uuid, Instant>,
+    /// How proofs are weighed beyond what one reading lists; not at all for scripted chips.
+    rules: Option<Rules>,
+    streaks: BTreeMap<VacateOrder, Streak>,
     epochs: Epochs,
     refused: BTreeSet<Grant>,
     carried: BTreeSet<Grant>,
 }
 
+/// What a proof takes beyond a reading that lists nobody.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rules {
+    /// So many readings in a row.
+    pub readings: u32,
+    /// Memory as when idle.
+    pub baselines: Baselines,
+}
+
+/// Readings in a row that agree that a chip is vacant.
+#[derive(Clone, Debug, Default)]
+struct Streak {
+    count: u32,
+    last: Option<Instant>,
+    /// What the last look beyond the readings found, and when that was.
+    found: Option<(NotProven, Instant)>,
+}
+
+/// A look beyond the readings costs milliseconds: one that found something is not repeated sooner than this.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 impl Standing {
+    /// Weighs proofs by these rules from now on.
+    pub fn weigh_by(&mut self, rules: Rules) {
+        self.rules = Some(rules);
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Option<&Rules> {
+        self.rules.as_ref()
+    }
+
+    /// Counts a reading towards every proof that waits for more. `look` is asked last, of a chip for which all else is
+    /// proven and of the leases that may have processes there: does anything speak against it that no reading shows?
+    pub fn weigh(&mut self, reading: &NodeReading, look: impl Fn(&str, &BTreeSet<Uuid>) -> Result<(), NotProven>) {
+        let Some(needed) = self.rules.as_ref().map(|rules| rules.readings) else { return };
+        let mut streaks = std::mem::take(&mut self.streaks);
+        streaks.retain(|order, _| self.vacate_since.contains_key(order));
+        for (order, since) in &self.vacate_since {
+            let streak = streaks.entry(order.clone()).or_default();
+            if streak.last.replace(reading.taken) == Some(reading.taken) {
+                continue;
+            }
+            if self.read(order, *since, reading).is_err() {
+                *streak = Streak { last: streak.last, ..Streak::default() };
+            } else if streak.count + 1 < needed {
+                streak.count += 1;
+            } else if streak.found.as_ref().is_none_or(|(_, at)| reading.taken >= *at + LOOK_AGAIN) {
+                let found = look(&order.chip, &sharers(&order.chip, order.lease, &self.orders)).err();
+                streak.found = found.map(|found| (found, reading.taken));
+                streak.count = if streak.found.is_none() { needed } else { needed - 1 };
+            }
+        }
+        self.streaks = streaks;
+    }
+
+    /// Learns what chips use when nobody has them. Answers whether it learned something that is worth keeping.
+    pub fn learn(&mut self, reading: &NodeReading) -> bool {
+        let Some(rules) = &mut self.rules else { return false };
+        let (orders, vacate) = (&self.orders, &self.vacate_since);
+        let nobody_has = |chip: &str| {
+            let leased = orders.leases.iter().any(|order| order.chips.iter().any(|held| held.chip == chip));
+            !leased && !vacate.keys().any(|order| order.chip == chip)
+        };
+        rules.baselines.learn(reading, nobody_has)
+    }
+
     /// The standing of an agent whose node had seen these epochs before it started.
     pub fn after(epochs: Epochs) -> Standing {
         Standing { epochs, ..Standing::default() }
@@ -84,7 +155,10 @@ impl Standing {
     /// that no other live lease accounts for.
     pub fn may_start(&self, order: &LeaseOrder, reading: &NodeReading) -> bool {
         let Some(since) = self.lease_since.get(&order.lease) else { return false };
-        let clear = |chip: &ChipOrder| is_clear(&chip.chip, order.lease, *since, &self.orders, reading).is_ok();
+        let clear = |chip: &ChipOrder| {
+            is_clear(&chip.chip, order.lease, *since, &self.orders, reading).is_ok()
+                && self.is_idle(&chip.chip, order.lease, reading).is_ok()
+        };
         self.is_carried(order) && order.chips.iter().all(clear)
     }
 
@@ -130,10 +204,32 @@ impl Standing {
     }
 
     fn prove(&self, order: &VacateOrder, since: Instant, reading: &NodeReading) -> Result<(), NotProven> {
-        match self.held_back.contains(order) {
-            true => Err(NotProven::StillRunning),
-            false => prove(order, since, &self.orders, reading),
+        self.read(order, since, reading)?;
+        let Some(rules) = &self.rules else { return Ok(()) };
+        match self.streaks.get(order) {
+            Some(Streak { found: Some((found, _)), .. }) => Err(found.clone()),
+            Some(streak) if streak.count >= rules.readings => Ok(()),
+            _ => Err(NotProven::Unsettled),
         }
+    }
+
+    /// What one reading says of an order.
+    fn read(&self, order: &VacateOrder, since: Instant, reading: &NodeReading) -> Result<(), NotProven> {
+        if self.held_back.contains(order) {
+            return Err(NotProven::StillRunning);
+        }
+        prove(order, since, &self.orders, reading)?;
+        self.is_idle(&order.chip, order.lease, reading)
+    }
+
+    /// Whether a chip that no other live lease has uses no more memory than when idle.
+    fn is_idle(&self, chip: &str, lease: Uuid, reading: &NodeReading) -> Result<(), NotProven> {
+        let (Some(rules), Some(now)) = (&self.rules, reading.chip(chip)) else { return Ok(()) };
+        if !sharers(chip, lease, &self.orders).is_empty() {
+            return Ok(());
+        }
+        let check = rules.baselines.check(now, reading.driver_version.as_deref());
+        check.map_err(|(used_mib, allowed_mib)| NotProven::NotIdle { used_mib, allowed_mib })
     }
 
     /// Every grant of the held orders that is refused, with the epoch that is in its way.
@@ -163,8 +259,8 @@ fn grants(orders: &OrdersView) -> impl Iterator<Item = Grant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ChipNow;
     use crate::scripted::{chip, lease, reading_at, vacate};
-    use std::time::Duration;
 
     fn id(lease: u128) -> Uuid {
         Uuid::from_u128(lease)
@@ -219,6 +315,49 @@ mod tests {
         assert!(!standing.may_start(&order, &reading_at(at(20), [chip("c0").running(9, None)])), "somebody is on it");
         assert!(!standing.may_start(&order, &reading_at(at(20), [chip("c0").unreadable()])));
         assert!(standing.may_start(&order, &reading_at(at(20), [chip("c0")])));
+    }
+
+    /// A standing that must prove chip `c0` vacant with three readings, and one that is taken at this millisecond.
+    fn weighing() -> (Standing, impl Fn(u64, ChipNow) -> NodeReading) {
+        let (start, mut standing) = (Instant::now(), Standing::default());
+        standing.weigh_by(Rules { readings: 3, baselines: Baselines::default() });
+        standing.receive(told(vec![], vec![vacate(1, "c0", 6)]), start);
+        let reading = move |ms, mut chip: ChipNow| {
+            chip.reading.memory_used_mib.get_or_insert(1);
+            reading_at(start + Duration::from_millis(ms), [chip])
+        };
+        (standing, reading)
+    }
+
+    #[test]
+    fn several_readings_in_a_row_make_a_proof_and_a_contrary_one_starts_anew() {
+        let (mut standing, at) = weighing();
+        let mut proves = |reading: NodeReading| {
+            standing.weigh(&reading, |_, _| Ok(()));
+            standing.weigh(&reading, |_, _| Ok(()));
+            standing.vacant(&reading).len() == 1
+        };
+        let mut full = chip("c0");
+        full.reading.memory_used_mib = Some(9000);
+        assert!(!proves(at(1, chip("c0"))) && !proves(at(2, chip("c0"))), "the same reading counts once");
+        assert!(!proves(at(3, full)), "its memory is not as when idle");
+        assert!(!proves(at(4, chip("c0"))) && !proves(at(5, chip("c0"))));
+        assert!(proves(at(6, chip("c0"))));
+        assert!(!proves(at(7, chip("c0").running(9, None))));
+    }
+
+    #[test]
+    fn whoever_has_the_device_node_open_keeps_the_chip_from_being_proven() {
+        let (mut standing, at) = weighing();
+        for ms in 1..5 {
+            standing.weigh(&at(ms, chip("c0")), |_, _| Err(NotProven::Held(9)));
+        }
+        let reading = at(4, chip("c0"));
+        assert!(standing.vacant(&reading).is_empty());
+        assert_eq!(standing.not_vacant(&reading).map(|(_, why)| why).collect::<Vec<_>>(), [NotProven::Held(9)]);
+        let reading = at(1000, chip("c0"));
+        standing.weigh(&reading, |_, _| Ok(()));
+        assert_eq!(standing.vacant(&reading).len(), 1, "the readings had agreed all along");
     }
 
     #[test]

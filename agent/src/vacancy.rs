@@ -23,6 +23,19 @@ pub enum NotProven {
     StillRunning,
     /// A process is on the chip that no other live lease accounts for.
     InUse(u32),
+    /// More memory is in use than when the chip is idle (absent: unreadable), and how much may be.
+    NotIdle {
+        /// In use, MiB.
+        used_mib: Option<u64>,
+        /// Allowed, MiB.
+        allowed_mib: u64,
+    },
+    /// Too few readings in a row agree so far.
+    Unsettled,
+    /// A process that no other live lease accounts for has the chip's device node open.
+    Held(u32),
+    /// Who has the chip's device node open cannot be read.
+    NoHolderList(String),
 }
 
 impl fmt::Display for NotProven {
@@ -34,6 +47,13 @@ impl fmt::Display for NotProven {
             NotProven::NoProcessList => f.write_str("its processes cannot be listed"),
             NotProven::StillRunning => f.write_str("its workload is not gone yet"),
             NotProven::InUse(pid) => write!(f, "process {pid} is on it"),
+            NotProven::NotIdle { used_mib: Some(used), allowed_mib } => {
+                write!(f, "{used} MiB of its memory are in use, more than the {allowed_mib} MiB of an idle chip")
+            }
+            NotProven::NotIdle { used_mib: None, .. } => f.write_str("its memory in use cannot be read"),
+            NotProven::Unsettled => f.write_str("too few readings in a row agree so far"),
+            NotProven::Held(pid) => write!(f, "process {pid} has its device node open"),
+            NotProven::NoHolderList(error) => write!(f, "who has its device node open cannot be read: {error}"),
         }
     }
 }
@@ -77,7 +97,7 @@ pub fn is_clear(
 }
 
 /// The other live leases that hold the chip.
-fn sharers(chip: &str, lease: Uuid, orders: &OrdersView) -> BTreeSet<Uuid> {
+pub fn sharers(chip: &str, lease: Uuid, orders: &OrdersView) -> BTreeSet<Uuid> {
     let holds = |chips: &[chiptide_api::node::ChipOrder]| chips.iter().any(|held| held.chip == chip);
     orders.leases.iter().filter(|live| live.lease != lease && holds(&live.chips)).map(|live| live.lease).collect()
 }
