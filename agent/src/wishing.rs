@@ -78,15 +78,14 @@ impl Wishing {
 
     fn wanted(&self, standing: &Standing, order: &LeaseOrder, reading: &NodeReading) -> Option<WantedLease> {
         let work = order.work.clone()?;
-        // What may start once may start: the keeper asks again only for what it has not started.
+        // What may start stays so: the first replica of a lease, once at work, must not keep the next from starting.
         let could = self.wish.leases.get(&order.lease).is_some_and(|wanted| wanted.may_start);
-        let begun = could && self.view.has_begun(order.lease, &work);
         Some(WantedLease {
             job: order.job,
             epoch: order.chips.iter().map(|chip| chip.epoch).max().unwrap_or(0),
             deadline: self.deadlines.get(&order.lease).copied(),
             deadline_at: order.deadline,
-            may_start: begun || standing.may_start(order, reading),
+            may_start: could || standing.may_start(order, reading),
             work,
         })
     }

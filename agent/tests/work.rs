@@ -11,6 +11,7 @@ use chiptide_api::work::WorkBody;
 use node::{Kept, Node, ends_in, runs, ways};
 use scripted::vacate;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use uuid::Uuid;
 
@@ -161,6 +162,43 @@ async fn an_agent_that_starts_again_finds_its_workload_and_can_still_end_it() {
         let report = node.reported(id, has_ended).await;
         assert_eq!(report.work[0].work, WorkBody::Exited { code: 5 }, "{kept:?}: its end is known all the same");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_off_by_the_agents_death_is_made_up_for() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, "echo once >> times; cat times");
+        node.daemon.give("r1", vec![order], vec![]);
+        node.reported(id, has_ended).await;
+        node.kill_agent();
+        // As it looks to the next agent when this one has died right after writing down what it would start.
+        for file in ["started", "ended", "fenced", "guardian", "stdout", "scratch/times"] {
+            let _ = fs::remove_file(node.folder(id).join(file));
+        }
+        node.start_agent().await;
+        let report = node.reported(id, has_ended).await;
+        assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 }, "{kept:?}");
+        assert_eq!(node.said(id, "stdout").await, "once\n");
+    }
+}
+
+#[tokio::test]
+async fn a_workload_runs_as_the_configured_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start work as somebody else");
+        return;
+    }
+    let mut node = Node::prepare(ways()[0], serde_json::json!({"count": 1})).await;
+    fs::set_permissions(node.scenario.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    node.user = "nobody";
+    node.start_agent().await;
+    let id = Uuid::new_v4();
+    node.daemon.give("r1", vec![node.work(id, 7, "id -un; id -Gn; echo $USER; touch mine")], vec![]);
+    let report = node.reported(id, has_ended).await;
+    assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 });
+    assert_eq!(node.said(id, "stdout").await, "nobody\nnogroup\nnobody\n");
 }
 
 #[tokio::test]

@@ -160,6 +160,13 @@ impl Keeper {
             self.replicas.remove(&key);
             self.put_away(key);
         }
+        let anew: Vec<Key> = self.replicas.iter().filter(|(_, r)| r.may_start_anew()).map(|(key, _)| *key).collect();
+        for key in anew {
+            info!(replica = %key, "its start was cut off; it may start anew");
+            self.replicas.remove(&key);
+            self.undo(key);
+            self.start_wanted(&wish, now);
+        }
         self.failed.retain(|key, _| !is_over(key));
         let view = self.view(wish.number);
         views.send_if_modified(|old| {

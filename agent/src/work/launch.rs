@@ -69,6 +69,9 @@ impl WorkOptions {
         replica: &ReplicaOrder,
         vendors: &BTreeMap<String, String>,
     ) -> anyhow::Result<Record> {
+        if let Containment::Refused(why) = &self.containment {
+            bail!("this agent runs no workloads: {why}");
+        }
         let folder = self.folder(key);
         let mut env = self.environment(key, wanted, &folder);
         env.extend(binding(&replica.chips, vendors)?);
@@ -81,8 +84,7 @@ impl WorkOptions {
                 let own = hierarchy.make(key, replica.cpu_milli, replica.memory_mib).context("make its cgroup")?;
                 Some((own, hierarchy.guards()))
             }
-            Containment::Groups => None,
-            Containment::Refused(why) => bail!("this agent runs no workloads: {why}"),
+            Containment::Groups | Containment::Refused(_) => None,
         };
         let record = Record {
             key,

@@ -17,6 +17,8 @@ use tracing::{error, info, warn};
 
 /// How long a guardian may take to start its workload.
 const START_BOUND: Duration = Duration::from_secs(10);
+/// The same for one that an agent before this one may have started, or was about to: the fence makes an early verdict safe.
+const ADOPTED_START_BOUND: Duration = Duration::from_secs(2);
 /// How long a guardian whose workload is gone may take to write down how that was.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -30,6 +32,9 @@ pub(crate) struct Replica {
     /// The guardian, where it is our own child: it must be reaped.
     child: Option<Child>,
     start_by: Duration,
+    adopted: bool,
+    /// An agent before this one wrote it down and got no further.
+    never_started: bool,
     started: bool,
     ended: Option<WorkBody>,
     /// Since when nothing but the guardian is left.
@@ -61,8 +66,10 @@ impl Replica {
             folder,
             cgroup,
             ladder: Ladder::default(),
+            start_by: now + if child.is_some() { START_BOUND } else { ADOPTED_START_BOUND },
+            adopted: child.is_none(),
+            never_started: false,
             child,
-            start_by: now + START_BOUND,
             started: false,
             ended: None,
             alone_since: None,
@@ -86,9 +93,15 @@ impl Replica {
         self.present && (self.ladder.is_ending() || !self.started)
     }
 
+    /// Whether it is gone without ever having started, through no fault of its own: it may be started anew.
+    pub(crate) fn may_start_anew(&self) -> bool {
+        self.never_started && !self.present
+    }
+
     pub(crate) fn view(&self) -> ReplicaView {
         let running = self.started.then_some(WorkBody::Running);
-        ReplicaView { work: self.ended.clone().or(running), present: self.present }
+        let work = self.ended.clone().filter(|_| !self.never_started).or(running);
+        ReplicaView { work, present: self.present }
     }
 
     /// Looks at it, and does what its ladder says next.
@@ -135,6 +148,7 @@ impl Replica {
         if self.ended.is_none() && absent && (self.started || now >= self.start_by) {
             let why =
                 if self.started { "how it ended is not known: its guardian died" } else { "its start was cut off" };
+            self.never_started = self.adopted && !self.started;
             self.ended = Some(failed(why));
         }
         if let Some(ended) = &self.ended {

@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) chips: Vec<String>,
     kept: Kept,
     pub(crate) root: PathBuf,
+    /// Who runs its workloads, where the test is root.
+    pub(crate) user: &'static str,
     agent: Option<Child>,
 }
 
@@ -84,7 +86,7 @@ impl Node {
             Kept::Cgroups => cgroup_root().expect("cgroups can be had"),
             Kept::Groups | Kept::Not => scenario.path().join("no-cgroup"),
         };
-        Node { daemon, scenario, chips: Vec::new(), kept, root, agent: None }
+        Node { daemon, scenario, chips: Vec::new(), kept, root, user: "root", agent: None }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -99,7 +101,7 @@ impl Node {
         command.arg("--state-dir").arg(self.state()).arg("--cgroup-root").arg(&self.root);
         command.args(["--kill-after", "300ms", "--verify-for", "5s"]);
         if rustix::process::geteuid().is_root() {
-            command.args(["--workload-user", "root"]);
+            command.args(["--workload-user", self.user]);
         }
         if self.kept == Kept::Groups {
             command.arg("--process-groups");
