@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub memory_mib: u64,
     /// The rack, if known.
     pub rack: Option<String>,
+    /// The link fabric its chips share with those of other nodes.
+    pub link_domain: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// How often to report; what the daemon asks for when absent.
@@ -179,6 +181,7 @@ impl Agent {
             cpu_milli: self.config.cpu_milli,
             memory_mib: self.config.memory_mib,
             rack: self.config.rack.clone(),
+            link_domain: self.config.link_domain.clone(),
             labels: self.config.labels.clone(),
             driver_version: reading.driver_version.clone(),
             chips: reading.chips.iter().map(|now| now.chip.clone()).collect(),

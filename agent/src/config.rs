@@ -63,6 +63,9 @@ pub struct Given {
     /// Where the node stands
     #[arg(long, env = "CHIPTIDE_AGENT_RACK")]
     rack: Option<String>,
+    /// Name of the link fabric (an NVLink or HCCS domain) that its chips share with those of other nodes
+    #[arg(long, env = "CHIPTIDE_AGENT_LINK_DOMAIN")]
+    link_domain: Option<String>,
     /// Labels: name=value,name=value
     #[arg(long, env = "CHIPTIDE_AGENT_LABELS", value_parser = parse_labels)]
     labels: Option<BTreeMap<String, String>>,
@@ -131,6 +134,8 @@ pub struct Config {
     pub memory_mib: u64,
     /// The rack.
     pub rack: Option<String>,
+    /// The link fabric shared with other nodes.
+    pub link_domain: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// What must outlive the agent.
@@ -180,6 +185,7 @@ impl Given {
             cpu_milli: self.cpu_milli.or(below.cpu_milli),
             memory_mib: self.memory_mib.or(below.memory_mib),
             rack: self.rack.or(below.rack),
+            link_domain: self.link_domain.or(below.link_domain),
             labels: self.labels.or(below.labels),
             state_dir: self.state_dir.or(below.state_dir),
             workload_user: self.workload_user.or(below.workload_user),
@@ -232,6 +238,7 @@ impl Config {
             cpu_milli: given.cpu_milli.unwrap_or_else(host::cpu_milli),
             memory_mib: given.memory_mib.unwrap_or_else(host::memory_mib),
             rack: given.rack,
+            link_domain: given.link_domain,
             labels: given.labels.unwrap_or_default(),
             state_dir: given.state_dir.map_or_else(host::state_dir, Ok)?,
             workload_user: given.workload_user,
@@ -284,6 +291,9 @@ impl Config {
         line("memory_mib", self.memory_mib.to_string());
         if let Some(rack) = &self.rack {
             line("rack", quoted(rack));
+        }
+        if let Some(domain) = &self.link_domain {
+            line("link_domain", quoted(domain));
         }
         let labels = self.labels.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
         line("labels", format!("{{ {} }}", labels.collect::<Vec<_>>().join(", ")));

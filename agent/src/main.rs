@@ -95,6 +95,7 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
         cpu_milli: config.cpu_milli,
         memory_mib: config.memory_mib,
         rack: config.rack.clone(),
+        link_domain: config.link_domain.clone(),
         labels: config.labels.clone(),
         report_every: config.report_every.map(|every| Duration::from_millis(every.0)),
         stale_after: chips.stale_after,

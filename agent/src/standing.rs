@@ -21,7 +21,7 @@ pub struct Standing {
     vacate_since: BTreeMap<VacateOrder, Instant>,
     /// Vacate orders whose lease may still run something here.
     held_back: BTreeSet<VacateOrder>,
-    lease_since: BTreeMap<Uuid, Instant>,
+    granted_since: BTreeMap<Grant, Instant>,
     /// How proofs are weighed beyond what one reading lists; not at all for scripted chips.
     rules: Option<Rules>,
     streaks: BTreeMap<VacateOrder, Streak>,
@@ -123,8 +123,8 @@ impl Standing {
         let since = |order: &VacateOrder| *self.vacate_since.get(order).unwrap_or(&now);
         self.vacate_since = orders.vacate.iter().map(|order| (order.clone(), since(order))).collect();
         self.held_back.retain(|order| self.vacate_since.contains_key(order));
-        let since = |lease: Uuid| *self.lease_since.get(&lease).unwrap_or(&now);
-        self.lease_since = orders.leases.iter().map(|order| (order.lease, since(order.lease))).collect();
+        let since = |grant: &Grant| *self.granted_since.get(grant).unwrap_or(&now);
+        self.granted_since = grants(&orders).map(|grant| (grant.clone(), since(&grant))).collect();
         self.orders = orders;
         news
     }
@@ -136,9 +136,9 @@ impl Standing {
 
     /// Holds back the proof of every chip whose lease may still run something here. Once it no longer may, only what is
     /// read from then on counts.
-    pub fn hold_back(&mut self, may_run: impl Fn(Uuid) -> bool, now: Instant) {
+    pub fn hold_back(&mut self, may_run: impl Fn(&VacateOrder) -> bool, now: Instant) {
         for (order, since) in &mut self.vacate_since {
-            if may_run(order.lease) {
+            if may_run(order) {
                 self.held_back.insert(order.clone());
             } else if self.held_back.remove(order) {
                 *since = now;
@@ -151,19 +151,23 @@ impl Standing {
         order.chips.iter().all(|chip| self.epochs.fresh.contains(&grant(order, chip)))
     }
 
-    /// Whether work may start under the order: the lease is carried, and `reading` shows its chips clear of everything
-    /// that no other live lease accounts for.
-    pub fn may_start(&self, order: &LeaseOrder, reading: &NodeReading) -> bool {
-        let Some(since) = self.lease_since.get(&order.lease) else { return false };
-        let clear = |chip: &ChipOrder| {
-            is_clear(&chip.chip, order.lease, *since, &self.orders, reading).is_ok()
-                && self.is_idle(&chip.chip, order.lease, reading).is_ok()
+    /// Whether work may start on these chips of the order: the lease is carried, and `reading` shows them clear of
+    /// everything that no other live lease accounts for.
+    pub fn may_start(&self, order: &LeaseOrder, chips: &[String], reading: &NodeReading) -> bool {
+        let since = |id: &String| {
+            let held = order.chips.iter().find(|held| held.chip == *id)?;
+            self.granted_since.get(&grant(order, held)).copied()
         };
-        self.is_carried(order) && order.chips.iter().all(clear)
+        let clear = |chip: &String| {
+            since(chip).is_some_and(|since| is_clear(chip, order.lease, since, &self.orders, reading).is_ok())
+                && self.is_idle(chip, order.lease, reading).is_ok()
+        };
+        self.is_carried(order) && chips.iter().all(clear)
     }
 
+    /// A lease of CPU and memory only is carried by any node.
     fn is_carried(&self, order: &LeaseOrder) -> bool {
-        !order.chips.is_empty() && order.chips.iter().all(|chip| self.carried.contains(&grant(order, chip)))
+        order.chips.iter().all(|chip| self.carried.contains(&grant(order, chip)))
     }
 
     /// The leases this node carries: all their grants are fresh and all their chips were there and healthy at least once
@@ -297,7 +301,7 @@ mod tests {
         let (start, mut standing) = (Instant::now(), Standing::default());
         let at = |ms| start + Duration::from_millis(ms);
         standing.receive(told(vec![], vec![vacate(1, "c0", 6)]), at(0));
-        standing.hold_back(|lease| lease == id(1), at(0));
+        standing.hold_back(|order| order.lease == id(1), at(0));
         assert!(standing.vacant(&reading_at(at(10), [chip("c0")])).is_empty(), "its process may be on no list yet");
         standing.hold_back(|_| false, at(20));
         assert!(standing.vacant(&reading_at(at(10), [chip("c0")])).is_empty(), "from before it was gone");
@@ -311,10 +315,16 @@ mod tests {
         let order = lease(1, "c0", 6);
         standing.receive(told(vec![order.clone()], vec![]), at(10));
         standing.carry(&reading_at(at(5), [chip("c0")]));
-        assert!(!standing.may_start(&order, &reading_at(at(5), [chip("c0")])), "read before the order came");
-        assert!(!standing.may_start(&order, &reading_at(at(20), [chip("c0").running(9, None)])), "somebody is on it");
-        assert!(!standing.may_start(&order, &reading_at(at(20), [chip("c0").unreadable()])));
-        assert!(standing.may_start(&order, &reading_at(at(20), [chip("c0")])));
+        assert!(
+            !standing.may_start(&order, &["c0".to_owned()], &reading_at(at(5), [chip("c0")])),
+            "read before the order came"
+        );
+        assert!(
+            !standing.may_start(&order, &["c0".to_owned()], &reading_at(at(20), [chip("c0").running(9, None)])),
+            "somebody is on it"
+        );
+        assert!(!standing.may_start(&order, &["c0".to_owned()], &reading_at(at(20), [chip("c0").unreadable()])));
+        assert!(standing.may_start(&order, &["c0".to_owned()], &reading_at(at(20), [chip("c0")])));
     }
 
     /// A standing that must prove chip `c0` vacant with three readings, and one that is taken at this millisecond.

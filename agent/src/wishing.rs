@@ -5,7 +5,8 @@ use crate::host;
 use crate::reading::NodeReading;
 use crate::standing::Standing;
 use crate::work::{View, WantedLease, Wish, Work};
-use chiptide_api::node::{LeaseOrder, OrdersView};
+use chiptide_api::node::{LeaseOrder, OrdersView, VacateOrder};
+use chiptide_api::work::ReplicaOrder;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,8 +18,8 @@ pub(crate) struct Wishing {
     work: Work,
     view: View,
     wish: Wish,
-    /// The last wish that wanted a lease, by number: until a later one is heeded, the lease may still be started.
-    last_wanted: BTreeMap<Uuid, u64>,
+    /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
+    last_wanted: BTreeMap<(Uuid, String), u64>,
     deadlines: BTreeMap<Uuid, Duration>,
 }
 
@@ -61,11 +62,17 @@ impl Wishing {
                 self.work.wish(self.wish.clone());
             }
         }
-        self.last_wanted.extend(self.wish.leases.keys().map(|lease| (*lease, self.wish.number)));
-        let present = self.view.present();
-        let started = |lease: Uuid| self.last_wanted.get(&lease).is_some_and(|last| self.view.heeded <= *last);
-        standing.hold_back(|lease| present.contains(&lease) || started(lease), Instant::now());
+        let chips = self.wish.leases.iter().flat_map(|(lease, wanted)| {
+            let chips = wanted.work.replicas.iter().flat_map(|replica| &replica.chips);
+            chips.map(|chip| ((*lease, chip.clone()), self.wish.number))
+        });
+        self.last_wanted.extend(chips);
         let heeded = self.view.heeded;
+        let may_start = |order: &VacateOrder| {
+            self.last_wanted.get(&(order.lease, order.chip.clone())).is_some_and(|last| heeded <= *last)
+        };
+        let may_run = |order: &VacateOrder| self.view.may_be_on(order.lease, &order.chip) || may_start(order);
+        standing.hold_back(may_run, Instant::now());
         self.last_wanted.retain(|_, last| heeded <= *last);
     }
 
@@ -78,14 +85,18 @@ impl Wishing {
 
     fn wanted(&self, standing: &Standing, order: &LeaseOrder, reading: &NodeReading) -> Option<WantedLease> {
         let work = order.work.clone()?;
-        // What may start stays so: the first replica of a lease, once at work, must not keep the next from starting.
-        let could = self.wish.leases.get(&order.lease).is_some_and(|wanted| wanted.may_start);
+        // What may start stays so: its own process, once at work, is nothing that speaks against it.
+        let before = self.wish.leases.get(&order.lease).map(|wanted| &wanted.may_start);
+        let may_start = |replica: &&ReplicaOrder| {
+            before.is_some_and(|before| before.contains(&replica.rank))
+                || standing.may_start(order, &replica.chips, reading)
+        };
         Some(WantedLease {
             job: order.job,
             epoch: order.chips.iter().map(|chip| chip.epoch).max().unwrap_or(0),
             deadline: self.deadlines.get(&order.lease).copied(),
             deadline_at: order.deadline,
-            may_start: could || standing.may_start(order, reading),
+            may_start: work.replicas.iter().filter(may_start).map(|replica| replica.rank).collect(),
             work,
         })
     }

@@ -7,7 +7,8 @@ mod node;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod scripted;
 
-use chiptide_api::work::WorkBody;
+use chiptide_api::node::ChipOrder;
+use chiptide_api::work::{ReplicaOrder, WorkBody};
 use node::{Kept, Node, ends_in, runs, ways};
 use scripted::vacate;
 use std::fs;
@@ -99,6 +100,27 @@ async fn nothing_is_left_of_a_workload_that_ignores_everything_when_its_chip_is_
         assert!(!pids.iter().any(|pid| runs(*pid)), "{kept:?}: {pids:?}");
         assert!(node.folder(id).starts_with(node.state().join("finished")), "{kept:?}");
     }
+}
+
+#[tokio::test]
+async fn a_lease_that_shrinks_ends_the_replica_it_lost_and_no_other() {
+    let mut node = Node::start(ways()[0]).await;
+    let id = Uuid::new_v4();
+    let mut both = node.work(id, 7, "echo $$ > /proc/self/cwd/pid; exec sleep 600");
+    both.chips.push(ChipOrder { chip: node.chips[1].clone(), slots: 1000, epoch: 4 });
+    let work = both.work.as_mut().expect("work");
+    work.replicas.push(ReplicaOrder { rank: 2, chips: vec![node.chips[1].clone()], cpu_milli: 0, memory_mib: 0 });
+    node.daemon.give("r1", vec![both.clone()], vec![]);
+    let report = node.daemon.reported(|report| report.confirmed == [id]).await;
+    assert_eq!(report.work.len(), 2);
+    let kept = node.pids(id, "scratch/pid", 1).await[0];
+    let mut one = both;
+    one.chips.pop();
+    one.work.as_mut().expect("work").replicas.pop();
+    node.daemon.give("r2", vec![one], vec![vacate(id, &node.chips[1], 4)]);
+    let report = node.daemon.reported(|report| !report.vacant.is_empty()).await;
+    assert!(report.confirmed == [id] && runs(kept));
+    assert!(node.state().join(format!("finished/{id}.2")).exists());
 }
 
 #[tokio::test]

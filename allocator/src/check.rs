@@ -6,6 +6,7 @@ use crate::touched::Touched;
 use chiptide_model::{
     Cause, ChipDemand, ChipId, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, SLOTS_PER_CHIP, Slots,
 };
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A broken invariant, by its number in the design, with the evidence.
@@ -161,7 +162,8 @@ fn lease_is_sound(cluster: &Cluster, lease: &Lease, found: &mut Vec<Violation>) 
         found.push(broken("I5", format!("live lease {id} belongs to job {}, which is not live", lease.job)));
         return;
     };
-    if job.state.lease() != Some(id) {
+    let is_named = if lease.extra { job.extras.contains(&id) } else { job.state.lease() == Some(id) };
+    if !is_named {
         found.push(broken("I5", format!("live lease {id} is not the lease of job {}", job.id)));
     }
     if let Some(fault) = gang_fault(cluster, job, lease) {
@@ -181,8 +183,9 @@ fn lease_is_sound(cluster: &Cluster, lease: &Lease, found: &mut Vec<Violation>) 
 
 /// What is wrong with a lease as the whole of its job's gang.
 fn gang_fault(cluster: &Cluster, job: &Job, lease: &Lease) -> Option<String> {
-    if lease.placements.len() != job.spec.replicas as usize {
-        return Some(format!("{} of {} replicas placed", lease.placements.len(), job.spec.replicas));
+    let wanted = if lease.extra { 1 } else { job.spec.gang() };
+    if lease.placements.len() != wanted as usize {
+        return Some(format!("{} of {wanted} replicas placed", lease.placements.len()));
     }
     lease.placements.iter().find_map(|placement| {
         let held: u64 = placement.holds.iter().flat_map(|h| &h.slots).map(|s| u64::from(s.count())).sum();
@@ -202,6 +205,7 @@ fn job_is_sound(cluster: &Cluster, job: &Job, found: &mut Vec<Violation>) {
     let id = job.id;
     let waits = cluster.queue.contains(&job.spec, job.place);
     let claims = cluster.claims.contains_key(&id);
+    extras_are_sound(cluster, job, found);
     match &job.state {
         JobState::Pending if waits == claims => {
             found.push(broken("I5", format!("pending job {id}: in the queue {waits}, holding a claim {claims}")));
@@ -211,9 +215,33 @@ fn job_is_sound(cluster: &Cluster, job: &Job, found: &mut Vec<Violation>) {
         _ if waits || claims => found.push(broken("I5", format!("job {id} holds a lease and waits"))),
         _ => {
             let live = job.state.lease().and_then(|lease| cluster.leases.get(&lease));
-            if !live.is_some_and(|lease| lease.is_live() && lease.job == id) {
+            if !live.is_some_and(|lease| lease.is_live() && !lease.extra && lease.job == id) {
                 found.push(broken("I5", format!("job {id} is {} without a live lease", job.state.as_str())));
             }
+        }
+    }
+}
+
+/// An elastic job holds its base lease and beside it extra replicas, each a lease of its own, up to its size.
+fn extras_are_sound(cluster: &Cluster, job: &Job, found: &mut Vec<Violation>) {
+    let id = job.id;
+    if job.extras.is_empty() {
+        return;
+    }
+    if job.state.lease().is_none() || job.replicas_held() > job.spec.replicas {
+        let evidence = format!("{} job {id} holds {} extra replicas", job.state.as_str(), job.extras.len());
+        found.push(broken("I4", evidence));
+    }
+    let held = job.state.lease().into_iter().chain(job.extras.iter().copied());
+    let leases: Vec<&Lease> = held.filter_map(|lease| cluster.leases.get(&lease)).collect();
+    let replicas: Vec<u32> = leases.iter().flat_map(|lease| &lease.placements).map(|p| p.replica).collect();
+    if replicas.iter().collect::<BTreeSet<_>>().len() != replicas.len() {
+        found.push(broken("I4", format!("job {id} runs one of its replicas twice: {replicas:?}")));
+    }
+    for extra in &job.extras {
+        let lease = cluster.leases.get(extra);
+        if !lease.is_some_and(|lease| lease.is_live() && lease.extra && lease.job == id) {
+            found.push(broken("I4", format!("job {id} names extra lease {extra}, which it does not hold")));
         }
     }
 }
@@ -223,6 +251,9 @@ fn node_is_sound(cluster: &Cluster, ix: usize, found: &mut Vec<Violation>) {
     for pool in cluster.fleet.pools_of(ix) {
         if cluster.fleet.pools[pool].free != cluster.fleet.count_free(pool) {
             found.push(broken("books", format!("a pool of node {} does not count what is free", node.id)));
+        }
+        if !cluster.fleet.index_is_sound(pool) {
+            found.push(broken("books", format!("placement sees a pool of node {} as it is not", node.id)));
         }
     }
     if (node.cpu_reserved, node.memory_reserved) != cluster.reserved_on(ix) {
@@ -243,6 +274,7 @@ fn totals_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
         let evidence = format!("{pending} pending, {} queued, {} promised", cluster.queue.len(), cluster.claims.len());
         found.push(broken("I5", evidence));
     }
+    found.extend(cluster.stakes_fault().map(|evidence| broken("books", evidence)));
     let holds = || cluster.fleet.chips.iter().flat_map(|chip| &chip.holds);
     if cluster.vacating != holds().filter(|hold| hold.vacate_by.is_some()).count() {
         found.push(broken("books", format!("{} holds said to be vacating", cluster.vacating)));

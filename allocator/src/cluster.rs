@@ -1,7 +1,10 @@
 //! The whole live cluster in memory: the fold of every event so far.
 
 use crate::consolidate::Consolidations;
+use crate::demand::Demand;
+use crate::elastic::Growth;
 use crate::fleet::{Chip, ChipIx, Fleet, Node, NodeIx};
+use crate::preempt::{Searches, Stakes};
 use crate::queue::Queue;
 use crate::quota::Ledger;
 use crate::reservations::Reservations;
@@ -49,6 +52,8 @@ pub struct Cluster {
     pub at: Timestamp,
     /// Nodes, chips and pools.
     pub fleet: Fleet,
+    /// What jobs ask for, as placement has learned it.
+    pub demand: Demand,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) claims: BTreeMap<JobId, Claim>,
@@ -59,8 +64,16 @@ pub struct Cluster {
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
     /// Live jobs by priority: tells in no time whether anyone is below.
     pub(crate) priorities: BTreeMap<i32, usize>,
-    /// Active leases that may be preempted, by priority.
+    /// Active leases that may be preempted by a higher priority, by their own.
     pub(crate) preemptible: BTreeSet<(i32, LeaseId)>,
+    /// Active leases that may be preempted from a time on.
+    pub(crate) ripening: BTreeSet<(Timestamp, LeaseId)>,
+    /// Elastic jobs that could use another replica.
+    pub(crate) growth: Growth,
+    /// What each lease that may be taken holds, pool by pool.
+    pub(crate) stakes: Stakes,
+    /// Figures about the stakes, kept from one search to the next.
+    pub(crate) searches: Searches,
     /// Holds of ended leases not yet proven vacant.
     pub(crate) vacating: usize,
     pub(crate) reservations: Reservations,
@@ -81,6 +94,7 @@ impl PartialEq for Cluster {
             && self.last_place == other.last_place
             && self.at == other.at
             && self.fleet == other.fleet
+            && self.demand == other.demand
             && self.jobs == other.jobs
             && self.leases == other.leases
             && self.claims == other.claims
@@ -88,7 +102,8 @@ impl PartialEq for Cluster {
             && self.ledger == other.ledger
             && self.timers == other.timers
             && self.priorities == other.priorities
-            && self.preemptible == other.preemptible
+            && self.takeable() == other.takeable()
+            && self.growth == other.growth
             && self.vacating == other.vacating
             && self.reservations == other.reservations
             && self.consolidations == other.consolidations
@@ -126,14 +141,14 @@ impl Cluster {
         self.claims.iter()
     }
 
-    /// Leases that may be preempted, as far as that is up to their jobs.
-    pub(crate) fn preemptible_leases(&self) -> impl Iterator<Item = &Lease> {
-        self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
-    }
-
     /// Whether a job waits in the queue, holding no promise.
     pub(crate) fn waits(&self, id: JobId) -> bool {
         self.jobs.get(&id).is_some_and(|job| job.state == JobState::Pending) && !self.claims.contains_key(&id)
+    }
+
+    /// Leases that may be preempted, as far as that is up to their jobs.
+    pub(crate) fn preemptible_leases(&self) -> impl Iterator<Item = &Lease> {
+        self.preemptible.iter().filter_map(|(_, id)| self.leases.get(id))
     }
 
     /// A node by name.
@@ -156,16 +171,25 @@ impl Cluster {
         self.chips_by_id.get(id).map(|&ix| &self.fleet.chips[ix])
     }
 
-    /// When the clock next has something to do, if anything.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        let waited_for = if self.queue.is_empty() { None } else { self.ledger.next_release(self.looked_at) };
-        let timer = self.timers.first().map(|(at, _)| *at);
-        timer.into_iter().chain(waited_for).chain(self.next_reservation_due()).min()
+    /// When time alone next allows what was refused before: an eviction within a budget, or moves after the last ones.
+    pub(crate) fn next_release(&self) -> Option<Timestamp> {
+        let cooled = self.cooled_at().filter(|at| *at > self.looked_at);
+        self.ledger.next_release(self.looked_at).into_iter().chain(cooled).min()
     }
 
-    /// Whether a job of lower priority than this is live, so that preempting or keeping chips could matter.
+    /// When the clock next has something to do, if anything.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let ripe = self.ripening.first().map(|(at, _)| *at);
+        let waited_for = if self.queue.is_empty() { None } else { self.next_release() };
+        timer.into_iter().chain(ripe).chain(waited_for).chain(self.next_reservation_due()).min()
+    }
+
+    /// Whether a job of lower priority than this is live, or extra replicas it may take, so that preempting or keeping
+    /// chips could matter.
     pub(crate) fn anyone_below(&self, priority: i32) -> bool {
         self.priorities.first_key_value().is_some_and(|(lowest, _)| *lowest < priority)
+            || self.stakes.any_extra(priority)
     }
 
     /// What has changed since this was last asked.
@@ -178,12 +202,20 @@ impl Cluster {
         &self.touched
     }
 
-    /// Work an eviction now would lose, in slot-milliseconds: slots times the time since the last checkpoint it can
-    /// have made (since the grant, if it makes none).
-    pub fn lost_work(&self, lease: &Lease, now: Timestamp) -> u64 {
-        let age = now.since(lease.granted_at).0;
-        let every = self.jobs.get(&lease.job).and_then(|job| job.spec.checkpoint_every);
-        let since_checkpoint = every.map_or(age, |every| age % every.0.max(1));
-        lease.slot_total().saturating_mul(since_checkpoint)
+    /// Leases that may be taken now or from a time on; which of the two is for the clock to say.
+    fn takeable(&self) -> BTreeSet<LeaseId> {
+        let ripe = self.preemptible.iter().map(|(_, lease)| *lease);
+        ripe.chain(self.ripening.iter().map(|(_, lease)| *lease)).collect()
+    }
+
+    /// The extra replicas that end with this lease, then the lease itself.
+    pub(crate) fn with_extras(&self, id: LeaseId) -> Vec<LeaseId> {
+        self.extras_of(id).chain([id]).collect()
+    }
+
+    /// The extra replicas that end with a base lease.
+    pub(crate) fn extras_of(&self, id: LeaseId) -> impl Iterator<Item = LeaseId> + '_ {
+        let job = self.leases.get(&id).filter(|lease| !lease.extra).and_then(|lease| self.jobs.get(&lease.job));
+        job.into_iter().flat_map(|job| job.extras.iter().copied())
     }
 }

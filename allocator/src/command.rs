@@ -32,7 +32,12 @@ pub enum Command {
     Done(JobId, Outcome),
     /// Extends a lease by its `lease_ttl`.
     Renew(LeaseId),
-    /// The holder gives the lease back.
+    /// The holder has made a checkpoint: an eviction from now on loses only what comes after.
+    Checkpoint {
+        /// A live lease of the job.
+        lease: LeaseId,
+    },
+    /// The holder gives the lease back. Giving back an extra replica shrinks the job and does not end it.
     Release {
         /// The lease.
         lease: LeaseId,

@@ -8,12 +8,12 @@
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::place::{class_scopes, find_within};
-use crate::preempt::{self, Cost, Plan};
+use crate::preempt::{self, CostBasis, Plan, Stand};
 use crate::promise;
 use crate::queue::Shape;
 use crate::reservations;
 use crate::room::Room;
-use chiptide_model::{Cause, Event, Holder, JobId, Lease, LeaseId, LeaseState, Placement, Timestamp};
+use chiptide_model::{Cause, Cost, Event, Holder, JobId, Lease, LeaseId, LeaseState, Placement, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,9 +71,20 @@ impl Consolidations {
 }
 
 impl Cluster {
+    /// When others may be moved again.
+    pub(crate) fn cooled_at(&self) -> Option<Timestamp> {
+        let policy = self.policy.consolidation.as_ref()?;
+        self.consolidations.last.map(|last| last + policy.cool_down)
+    }
+
     /// Jobs that were moved for a live gang.
     pub fn moved_for(&self, gang: JobId) -> impl Iterator<Item = JobId> + '_ {
         self.consolidations.moved.get(&gang).into_iter().flatten().copied()
+    }
+
+    /// When a move was last ordered.
+    pub fn moved_at(&self) -> Option<Timestamp> {
+        self.consolidations.last
     }
 }
 
@@ -87,46 +98,57 @@ pub fn propose(cluster: &Cluster, job: JobId, now: Timestamp) -> Option<Proposal
 fn search(cluster: &Cluster, gang: JobId, shape: &Shape, now: Timestamp) -> Option<Proposal> {
     let policy = cluster.policy.consolidation.as_ref();
     let limit = policy.map_or(u64::MAX, |policy| policy.lost_chip_ms_max.saturating_mul(SLOTS));
-    let mut costs = movable(cluster, gang, shape, now);
+    let mut fixed: BTreeSet<LeaseId> = BTreeSet::new();
     for _ in 0..TRIED_MAX {
-        let plan = preempt::cheapest(cluster, shape, &costs, &[])?;
-        if plan.victims.is_empty() || plan.cost.lost > limit {
+        let plan = preempt::cheapest(cluster, shape, now, movable(cluster, gang, shape, &fixed))?;
+        let over_quota = || cluster.quota_against(shape, &plan.placements, &[]).is_some();
+        if plan.victims.is_empty() || plan.cost.lost_slot_ms > limit || over_quota() {
             return None;
         }
         match rehouse(cluster, &plan) {
             Ok(moves) => {
                 let (placements, cost) = (plan.placements, plan.cost);
-                return Some(Proposal { moves, placements, lost_chip_ms: cost.lost / SLOTS, cost });
+                return Some(Proposal { moves, placements, lost_chip_ms: cost.lost_slot_ms / SLOTS, cost });
             }
-            Err(homeless) => drop(costs.remove(&homeless)),
-        }
+            Err(homeless) => fixed.insert(homeless),
+        };
     }
     None
 }
 
-/// What may be moved for a gang, and what that costs: lost work first, then chips.
-fn movable(cluster: &Cluster, gang: JobId, shape: &Shape, now: Timestamp) -> BTreeMap<LeaseId, Cost> {
+/// What may be moved for a gang, and what that costs: lost work first, then chips. An elastic job moves with its base
+/// lease; its extra replicas go, and come back where there is room.
+fn movable<'a>(
+    cluster: &'a Cluster,
+    gang: JobId,
+    shape: &'a Shape,
+    fixed: &'a BTreeSet<LeaseId>,
+) -> impl Fn(&Lease) -> Option<(Stand, CostBasis)> + 'a {
     let moved: BTreeSet<JobId> = cluster.moved_for(gang).collect();
-    let not_above = cluster.preemptible.iter().take_while(|(priority, _)| *priority <= shape.priority);
-    let leases = not_above.filter_map(|(_, id)| cluster.leases.get(id)).filter(|lease| !moved.contains(&lease.job));
-    let cost = |lease: &Lease| {
+    move |lease| {
+        let priority = cluster.job(lease.job)?.spec.priority;
+        let may = cluster.preemptible.contains(&(priority, lease.id)) && priority <= shape.priority;
         let chips = lease.placements.iter().map(|placement| placement.holds.len() as u32).sum();
-        Cost { lost: cluster.lost_work(lease, now), leases: chips, age: now.since(lease.granted_at).0 }
-    };
-    leases.map(|lease| (lease.id, cost(lease))).collect()
+        let stays = fixed.contains(&lease.id) || moved.contains(&lease.job);
+        (may && !stays).then(|| (Stand::Takeable, CostBasis::of(cluster, lease).counting(chips)))
+    }
 }
 
 /// New chips for every victim of a plan, all free now, or the victim that finds none. The largest chooses first.
 fn rehouse(cluster: &Cluster, plan: &Plan) -> Result<Vec<Move>, LeaseId> {
     let mut room = Room::of(cluster);
     plan.placements.iter().for_each(|placement| room.occupy(placement));
-    let mut victims: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
+    let victims = plan.victims.iter().filter_map(|id| cluster.leases.get(id));
+    let mut victims: Vec<&Lease> = victims.filter(|lease| !lease.extra).collect();
     victims.sort_by_key(|lease| (Reverse(lease.slot_total()), lease.id));
     let mut moves = Vec::new();
     for lease in victims {
         let shape = Shape::of(&cluster.job(lease.job).ok_or(lease.id)?.spec);
         let mut scopes = class_scopes(cluster, &shape).into_iter();
         let to = scopes.find_map(|scope| find_within(&room, &shape, &scope)).ok_or(lease.id)?;
+        if cluster.quota_against(&shape, &to, &[lease]).is_some() {
+            return Err(lease.id);
+        }
         to.iter().for_each(|placement| room.occupy(placement));
         moves.push(Move { lease: lease.id, from: lease.placements.clone(), to });
     }
@@ -137,9 +159,11 @@ fn rehouse(cluster: &Cluster, plan: &Plan) -> Result<Vec<Move>, LeaseId> {
 /// under way.
 pub(crate) fn make_room(draft: &mut Draft<'_>, gang: JobId, shape: &Shape) -> bool {
     let (cluster, now) = (&*draft.cluster, draft.now());
-    let Some(policy) = &cluster.policy.consolidation else { return false };
+    if cluster.policy.consolidation.is_none() {
+        return false;
+    }
     let (done, every) = (&cluster.consolidations, cluster.policy.backfill.replan_every);
-    let cooling = done.last.is_some_and(|last| now.since(last) < policy.cool_down);
+    let cooling = cluster.cooled_at().is_some_and(|at| now < at);
     let just_looked = done.looked.is_some_and(|looked| now.since(looked) < every);
     if cooling || just_looked || under_way(cluster) || !reservations::enough_free(cluster, shape) {
         return false;
@@ -148,9 +172,9 @@ pub(crate) fn make_room(draft: &mut Draft<'_>, gang: JobId, shape: &Shape) -> bo
         draft.cluster.consolidations.looked = Some(now);
         return false;
     };
-    let victims = proposal.moves.iter().map(|mv| mv.lease).collect();
-    let plan = Plan { placements: proposal.placements, victims, cost: proposal.cost };
-    promise::make_for_cause(draft, gang, plan, Cause::Consolidate { for_job: gang });
+    let victims: BTreeSet<LeaseId> = proposal.moves.iter().map(|mv| mv.lease).collect();
+    let cost = Cost { gangs: victims.len() as u32, ..proposal.cost };
+    promise::make_by_moving(draft, gang, Plan { placements: proposal.placements, victims, cost, runner_up: None });
     for mv in proposal.moves {
         keep_for(draft, mv, now);
     }

@@ -4,7 +4,7 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{expire, place, promise, register, report, reservations, serve};
+use crate::{elastic, expire, place, promise, register, report, reservations, serve};
 use chiptide_model::{
     Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
 };
@@ -33,11 +33,13 @@ pub struct Decision {
 /// preempts for whoever waits.
 pub fn decide(draft: &mut Cluster, commands: Vec<Command>, round: Round) -> Decision {
     let mut draft = Draft::of(draft, round);
+    draft.cluster.ripen(round.now);
     let answers = commands.into_iter().map(|command| draft.handle(command)).collect();
     expire::overdue(&mut draft);
     promise::keep(&mut draft);
     reservations::tend(&mut draft);
-    serve::all(&mut draft);
+    serve::waiting(&mut draft);
+    elastic::grow(&mut draft);
     reservations::close_overdue(&mut draft);
     let (events, unfounded) = draft.into_events();
     Decision { events, answers, unfounded }
@@ -60,6 +62,7 @@ impl Draft<'_> {
             Command::Cancel(job) => self.end(job, Cause::Cancelled, Outcome::Cancelled),
             Command::Done(job, outcome) => self.end(job, Cause::Done, outcome),
             Command::Renew(lease) => self.renew(lease),
+            Command::Checkpoint { lease } => self.checkpoint(lease),
             Command::Release { lease, requeue } => self.release(lease, requeue),
             Command::Register { node, session, boot_id, facts, chips } => {
                 register::register(self, node, session, boot_id, facts, chips)
@@ -82,11 +85,11 @@ impl Draft<'_> {
             }
             if job.spec.unfit == Unfit::Refuse {
                 let capacity = place::capacity(self.cluster, &crate::queue::Shape::of(&job.spec));
-                if capacity < u64::from(job.spec.replicas) {
-                    let missing = u64::from(job.spec.replicas) - capacity;
+                let wanted = job.spec.gang();
+                if capacity < u64::from(wanted) {
+                    let missing = u64::from(wanted) - capacity;
                     let detail = format!(
-                        "{} replicas asked for, the whole fleet would hold {capacity}: {missing} too many",
-                        job.spec.replicas
+                        "{wanted} replicas asked for, the whole fleet would hold {capacity}: {missing} too many"
                     );
                     return Err(Refusal::NeverFits { index, detail });
                 }
@@ -105,7 +108,7 @@ impl Draft<'_> {
         let lease = self.cluster.job(id).ok_or(Refusal::NoSuchJob(id))?.state.lease();
         reservations::served(self, id, ReservationDrop::Cancelled);
         match lease {
-            Some(lease) => self.emit(Event::LeaseEnded { lease, cause, next: Next::Ended(outcome) }),
+            Some(lease) => self.end_lease(lease, cause, Next::Ended(outcome)),
             None => {
                 if self.cluster.claim(id).is_some() {
                     self.emit(Event::ClaimDropped { job: id, why: ClaimDrop::Cancelled });
@@ -121,10 +124,17 @@ impl Draft<'_> {
         if let LeaseState::Revoking { cause, .. } = &lease.state {
             return Err(Refusal::LeaseRevoked(id, cause.clone()));
         }
-        let ttl = self.cluster.job(lease.job).and_then(|job| job.spec.lease_ttl);
+        // An extra replica lives as long as the base lease does: there is nothing to extend.
+        let ttl = self.cluster.job(lease.job).filter(|_| !lease.extra).and_then(|job| job.spec.lease_ttl);
         if let Some(ttl) = ttl {
             self.emit(Event::LeaseRenewed { lease: id, expires_at: self.now() + ttl });
         }
+        Ok(Ack::Lease(id))
+    }
+
+    fn checkpoint(&mut self, id: LeaseId) -> Result<Ack, Refusal> {
+        let job = self.live_lease(id)?.job;
+        self.emit(Event::JobCheckpointed { job });
         Ok(Ack::Lease(id))
     }
 
@@ -139,7 +149,7 @@ impl Draft<'_> {
             _ if requeue => (Cause::Released, Next::Pending),
             _ => (Cause::Released, Next::Ended(Outcome::Succeeded)),
         };
-        self.emit(Event::LeaseEnded { lease: id, cause, next });
+        self.end_lease(id, cause, next);
         Ok(Ack::Job(job))
     }
 

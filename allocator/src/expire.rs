@@ -32,18 +32,18 @@ fn lease_due(draft: &mut Draft<'_>, id: LeaseId) {
     match &lease.state {
         LeaseState::Revoking { cause, .. } => {
             let (cause, next) = (cause.clone(), after(cause));
-            draft.emit(Event::LeaseEnded { lease: id, cause, next });
+            draft.end_lease(id, cause, next);
         }
         LeaseState::Active if lease.expires_at.is_some_and(|at| at <= now) => {
             let next = after(&Cause::Expired);
-            draft.emit(Event::LeaseEnded { lease: id, cause: Cause::Expired, next });
+            draft.end_lease(id, Cause::Expired, next);
         }
         LeaseState::Active => {
             let grace = draft.cluster.job(lease.job).map(|job| job.spec.grace).unwrap_or_default();
-            draft.emit(Event::LeaseRevoked { lease: id, cause: Cause::MaxDuration, deadline: now + grace });
+            draft.revoke(id, &Cause::MaxDuration, now + grace);
             if grace.0 == 0 {
                 let next = after(&Cause::MaxDuration);
-                draft.emit(Event::LeaseEnded { lease: id, cause: Cause::MaxDuration, next });
+                draft.end_lease(id, Cause::MaxDuration, next);
             }
         }
         LeaseState::Ended { .. } => {}

@@ -1,8 +1,10 @@
 //! Nodes, chips and pools: what the fleet has, and what of it is free.
 
+use crate::demand::Mix;
+use crate::place::{Index, RuledFree, Rules};
 use chiptide_model::{
-    ChipFacts, ChipState, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Quarantine, SLOTS_PER_CHIP, SessionId,
-    SlotCount, Slots, Timestamp,
+    ChipFacts, ChipState, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine, SLOTS_PER_CHIP,
+    SessionId, SlotCount, Slots, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -139,13 +141,16 @@ pub fn gaps(taken: impl Iterator<Item = Slots>) -> Vec<Slots> {
     gaps
 }
 
+/// The class of the pool of a node that has no chips: such a node takes work without chips.
+pub const NO_CLASS: usize = usize::MAX;
+
 /// The chips of one class on one node, with what is free on them: the unit that placement scans. Kept small and
 /// `Copy`, its chips apart in [`Fleet::pool_chips`], because every placement reads all of them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Pool {
     /// Its node.
     pub node: NodeIx,
-    /// Index of its device class in [`Fleet::classes`].
+    /// Index of its device class in [`Fleet::classes`], or [`NO_CLASS`].
     pub class: usize,
     /// What is free, as a placement sees it.
     pub free: PoolFree,
@@ -158,10 +163,14 @@ pub struct PoolFree {
     pub whole: u16,
     /// Free slots of the chip that has most.
     pub most: SlotCount,
+    /// Free slots of all chips.
+    pub slots: u32,
     /// CPU, thousandths of a core.
     pub cpu: u64,
     /// Memory, MiB.
     pub memory: u64,
+    /// The whole chips under the vendor's rule for their class.
+    pub rule: RuledFree,
 }
 
 /// All nodes, chips and pools.
@@ -177,6 +186,12 @@ pub struct Fleet {
     pub pool_chips: Vec<Vec<ChipIx>>,
     /// Device classes seen.
     pub classes: Vec<chiptide_model::DeviceClass>,
+    /// Free slots of the chips of each pool, in the same order; none on a chip that may not be granted.
+    pub(crate) pool_slots: Vec<Vec<SlotCount>>,
+    /// Rules for the chips of a replica, by device class.
+    pub(crate) rules: Rules,
+    /// What placement keeps about the pools.
+    pub(crate) index: Index,
 }
 
 impl Fleet {
@@ -184,6 +199,8 @@ impl Fleet {
     pub fn rebuild_pools(&mut self) {
         self.pools.clear();
         self.pool_chips.clear();
+        self.pool_slots.clear();
+        self.index.forget_pools();
         for node in 0..self.nodes.len() {
             self.append_pools(node);
         }
@@ -193,9 +210,9 @@ impl Fleet {
     pub fn append_pools(&mut self, node: NodeIx) {
         let first = self.pools.len();
         for &chip in &self.nodes[node].chips {
-            let class = &self.chips[chip].facts.class;
-            let class = self.classes.iter().position(|known| known == class).unwrap_or_else(|| {
-                self.classes.push(class.clone());
+            let facts = &self.chips[chip].facts;
+            let class = self.classes.iter().position(|known| *known == facts.class).unwrap_or_else(|| {
+                self.classes.push(facts.class.clone());
                 self.classes.len() - 1
             });
             match self.pools[first..].iter().position(|pool| pool.class == class) {
@@ -205,42 +222,84 @@ impl Fleet {
                     self.pool_chips.push(vec![chip]);
                 }
             }
+            self.index.met(class, facts.memory_mib);
         }
-        for pool in first..self.pools.len() {
-            self.pools[pool].free = self.count_free(pool);
+        if self.pools.len() == first {
+            self.pools.push(Pool { node, class: NO_CLASS, free: PoolFree::default() });
+            self.pool_chips.push(Vec::new());
         }
+        self.pool_slots.resize(self.pools.len(), Vec::new());
+        self.index.rate_classes(&self.classes);
+        self.recount_node(node);
+    }
+
+    /// Free slots of each chip of a pool, counted anew; none on a chip that may not be granted.
+    pub fn count_slots(&self, pool: PoolIx) -> Vec<SlotCount> {
+        let known = self.nodes[self.pools[pool].node].unknown_since.is_none();
+        let free = |chip: &Chip| if known && chip.in_service() { chip.free_slots() } else { 0 };
+        self.pool_chips[pool].iter().map(|&ix| free(&self.chips[ix])).collect()
     }
 
     /// Counts what is free in a pool from its chips and node.
     pub fn count_free(&self, pool: PoolIx) -> PoolFree {
+        self.free_with(pool, &self.count_slots(pool))
+    }
+
+    fn free_with(&self, pool: PoolIx, slots: &[SlotCount]) -> PoolFree {
         let node = &self.nodes[self.pools[pool].node];
         if node.unknown_since.is_some() {
             return PoolFree::default();
         }
-        let mut free = PoolFree {
-            cpu: node.cpu_free.saturating_sub(node.cpu_claimed + node.cpu_reserved),
-            memory: node.memory_free.saturating_sub(node.memory_claimed + node.memory_reserved),
-            ..PoolFree::default()
-        };
-        for chip in self.pool_chips[pool].iter().map(|&ix| &self.chips[ix]).filter(|chip| chip.in_service()) {
-            let slots = chip.free_slots();
-            free.whole += u16::from(slots == SLOTS_PER_CHIP);
-            free.most = free.most.max(slots);
+        let cpu = node.cpu_free.saturating_sub(node.cpu_claimed + node.cpu_reserved);
+        let memory = node.memory_free.saturating_sub(node.memory_claimed + node.memory_reserved);
+        self.pool_free(pool, slots, cpu, memory)
+    }
+
+    /// What is free in a pool whose chips have so many slots free, on a node with so much CPU and memory.
+    pub(crate) fn pool_free(&self, pool: PoolIx, slots: &[SlotCount], cpu: u64, memory: u64) -> PoolFree {
+        let whole = slots.iter().filter(|slots| **slots == SLOTS_PER_CHIP).count();
+        PoolFree {
+            whole: u16::try_from(whole).unwrap_or(u16::MAX),
+            most: slots.iter().copied().max().unwrap_or(0),
+            slots: slots.iter().map(|slots| u32::from(*slots)).sum(),
+            cpu,
+            memory,
+            rule: self.rules.free(self, pool, slots),
         }
-        free
     }
 
     /// The pools of a node.
     pub fn pools_of(&self, node: NodeIx) -> std::ops::Range<PoolIx> {
         let first = self.pools.partition_point(|pool| pool.node < node);
-        let last = self.pools.partition_point(|pool| pool.node <= node);
+        let last = first + self.pools[first..].iter().take_while(|pool| pool.node == node).count();
         first..last
     }
 
     /// Counts the pools of a node again after something on it changed.
     pub fn recount_node(&mut self, node: NodeIx) {
         for pool in self.pools_of(node) {
-            self.pools[pool].free = self.count_free(pool);
+            let slots = self.count_slots(pool);
+            self.pools[pool].free = self.free_with(pool, &slots);
+            self.index.pool_changed(pool, &self.pools[pool], &slots);
+            self.pool_slots[pool] = slots;
+        }
+    }
+
+    /// Placement learns what demand is like.
+    pub(crate) fn learn(&mut self, mix: &Mix) {
+        self.index.learn(mix, &self.classes);
+        for pool in 0..self.pools.len() {
+            self.index.pool_changed(pool, &self.pools[pool], &self.pool_slots[pool]);
+        }
+    }
+
+    /// Chips are handed out by these rules from now on.
+    pub(crate) fn obey(&mut self, policy: &Policy) {
+        let rules = Rules::of(policy);
+        if self.rules != rules {
+            self.rules = rules;
+            self.index.forget_rankings();
+            (0..self.nodes.len()).for_each(|node| self.recount_node(node));
         }
     }
 }

@@ -7,73 +7,92 @@ use crate::queue::Shape;
 use crate::quota::Why;
 use crate::reservations::{self, Use};
 use crate::rights::Rights;
-use chiptide_model::{Cause, Choice, ClaimDrop, Cost, Event, JobId, Lease, LeaseId, ReservationDrop, Timestamp};
+use chiptide_model::{
+    Cause, Choice, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, ReservationDrop, RunnerUp, Timestamp,
+};
+use std::collections::BTreeSet;
 
 /// Evicts a plan's victims, by priority or by quota, and promises their chips to the job, in one round.
 pub(crate) fn make(draft: &mut Draft<'_>, job: JobId, plan: Plan) {
-    let victims = causes(draft.cluster, job, &plan, draft.now());
-    make_for(draft, job, plan, victims);
+    let now = draft.now();
+    let victims = causes(draft.cluster, job, &plan, now);
+    take(draft, job, plan, victims);
 }
 
-/// The same for a cause that holds for every victim.
-pub(crate) fn make_for_cause(draft: &mut Draft<'_>, job: JobId, plan: Plan, cause: Cause) {
-    let victims = plan.victims.iter().filter_map(|id| draft.cluster.lease(*id));
-    let victims =
-        victims.map(|lease| (lease.id, cause.clone(), leaves_by(draft.cluster, lease, draft.now()))).collect();
-    make_for(draft, job, plan, victims);
+/// Moves a plan's victims aside for a gang, and promises it their chips.
+pub(crate) fn make_by_moving(draft: &mut Draft<'_>, for_job: JobId, plan: Plan) {
+    let now = draft.now();
+    let moved = |lease: &LeaseId| {
+        let holder = draft.cluster.lease(*lease).and_then(|lease| draft.cluster.job(lease.job));
+        let grace = holder.map(|holder| holder.spec.grace).unwrap_or_default();
+        (*lease, Cause::Consolidate { for_job }, now + grace)
+    };
+    let victims = plan.victims.iter().map(moved).collect();
+    take(draft, for_job, plan, victims);
 }
 
-fn make_for(draft: &mut Draft<'_>, job: JobId, plan: Plan, victims: Vec<(LeaseId, Cause, Timestamp)>) {
+fn take(draft: &mut Draft<'_>, job: JobId, plan: Plan, victims: Vec<(LeaseId, Cause, Timestamp)>) {
     let now = draft.now();
     let choice = choice(draft.cluster, &plan, now);
-    let last = victims.iter().map(|(.., deadline)| *deadline).max().unwrap_or(now);
+    // Extra replicas go with their job's lease, whether the plan names them or not.
+    let going = plan.victims.iter().flat_map(|id| draft.cluster.with_extras(*id));
+    let active = |id: &LeaseId| draft.cluster.lease(*id).is_some_and(Lease::is_active);
+    let going: BTreeSet<LeaseId> = going.filter(active).collect();
+    let mut last = victims.iter().map(|(.., deadline)| *deadline).max().unwrap_or(now);
+    // Others who have been given notice already may take longer to leave.
+    for hold in plan.placements.iter().flat_map(|placement| &placement.holds) {
+        for holder in draft.cluster.chip(&hold.chip).into_iter().flat_map(|chip| &chip.holds) {
+            if let Some(LeaseState::Revoking { deadline, .. }) = draft.cluster.lease(holder.lease).map(|l| &l.state) {
+                last = last.max(*deadline);
+            }
+        }
+    }
     for (lease, cause, deadline) in victims {
-        draft.emit(Event::LeaseRevoked { lease, cause: cause.clone(), deadline });
+        draft.revoke(lease, &cause, deadline);
         if deadline <= now {
             let next = after(&cause);
-            draft.emit(Event::LeaseEnded { lease, cause, next });
+            draft.end_lease(lease, cause, next);
         }
     }
     reservations::make_way(draft, job, &plan.placements, Use::Later);
     draft.emit(Event::ClaimMade {
         job,
         placements: plan.placements,
-        victims: plan.victims.into_iter().collect(),
+        victims: going.into_iter().collect(),
         deadline: last + draft.cluster.policy.bounds.claim,
         choice,
     });
     reservations::served(draft, job, ReservationDrop::Promised);
 }
 
-/// Why each victim is taken, and by when it leaves.
+/// Why each victim is taken, and by when it leaves. Extra replicas that go with their job's lease go for its reason.
 fn causes(cluster: &Cluster, for_job: JobId, plan: &Plan, now: Timestamp) -> Vec<(LeaseId, Cause, Timestamp)> {
     let Some(job) = cluster.job(for_job) else { return Vec::new() };
     let mut rights = Rights::of(cluster, &Shape::of(&job.spec), now);
+    let along: BTreeSet<LeaseId> = plan.victims.iter().flat_map(|id| cluster.extras_of(*id)).collect();
     let cause = |lease: &Lease| {
         let cause = match rights.may_evict(lease) {
             Some(Why::Reclaim) => Cause::Reclaim { for_job },
             _ => Cause::Preempt { for_job },
         };
         rights.take(lease);
-        (lease.id, cause, leaves_by(cluster, lease, now))
+        let grace = cluster.job(lease.job).map(|holder| holder.spec.grace).unwrap_or_default();
+        (lease.id, cause, now + grace)
     };
-    plan.victims.iter().filter_map(|id| cluster.lease(*id)).map(cause).collect()
+    let asked = plan.victims.iter().filter(|id| !along.contains(id));
+    asked.filter_map(|id| cluster.lease(*id)).map(cause).collect()
 }
 
-fn leaves_by(cluster: &Cluster, lease: &Lease, now: Timestamp) -> Timestamp {
-    now + cluster.job(lease.job).map(|holder| holder.spec.grace).unwrap_or_default()
-}
-
-/// What the plan and each of its victims cost, for whoever asks later why it was chosen.
+/// What the plan and each of its victims cost, and the next best, for whoever asks later why it was chosen.
 fn choice(cluster: &Cluster, plan: &Plan, now: Timestamp) -> Choice {
-    let cost = |lease: &Lease| Cost {
-        lost_slot_ms: cluster.lost_work(lease, now),
-        gangs: 1,
-        age_ms: now.since(lease.granted_at).0,
-    };
-    let per_victim = plan.victims.iter().filter_map(|id| Some((*id, cost(cluster.lease(*id)?)))).collect();
-    let cost = Cost { lost_slot_ms: plan.cost.lost, gangs: plan.cost.leases, age_ms: plan.cost.age };
-    Choice { cost, per_victim, runner_up: None }
+    let priced = |id: &LeaseId| Some((*id, cluster.eviction_cost(cluster.lease(*id)?, now)));
+    let runner_up = plan.runner_up.as_ref();
+    Choice {
+        cost: plan.cost,
+        per_victim: plan.victims.iter().filter_map(priced).collect(),
+        runner_up: runner_up
+            .map(|(victims, cost)| RunnerUp { victims: victims.iter().copied().collect(), cost: *cost }),
+    }
 }
 
 /// Looks at every promise that something has changed for: grants it when all its chips are free, gives it up when one

@@ -45,11 +45,11 @@ impl Shape {
             preemptible: spec.preemptible,
             priority: spec.priority,
             kind: spec.kind,
-            replicas: spec.replicas,
+            replicas: spec.gang(),
             demand: spec.demand,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
-            device_classes: spec.device_classes.clone(),
+            device_classes: spec.classes_by_speed(),
             same: spec.same,
             stays_at_most: spec.max_duration.map(|span| rounded_up(Millis(span.0.saturating_add(spec.grace.0)))),
         }
@@ -152,8 +152,8 @@ impl Queue {
         self.by_shape.get(&Shape::of(spec)).is_some_and(|&at| self.lines[at].jobs.contains_key(&place))
     }
 
-    /// How often something was freed so far.
-    pub fn supply(&self) -> u64 {
+    /// Grows whenever anything is freed.
+    pub(crate) fn supply(&self) -> u64 {
         self.supply + self.supply_of.iter().map(|(_, supply)| supply).sum::<u64>()
     }
 
@@ -243,9 +243,21 @@ pub(crate) struct Step {
 }
 
 impl Queue {
+    /// The jobs that follow this one and ask for the same, at most so many.
+    pub(crate) fn following(&self, step: &Step, most: usize) -> Vec<JobId> {
+        self.lines[step.line].jobs.range(step.place + 1..).map(|(_, job)| *job).take(most).collect()
+    }
+
     /// The shape of the job met at this step.
     pub(crate) fn shape(&self, step: &Step) -> &Shape {
         &self.lines[step.line].shape
+    }
+}
+
+impl Queue {
+    /// Every shape somebody waits in, with its jobs by place.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&Shape, &BTreeMap<u64, JobId>)> {
+        self.lines.iter().filter(|line| !line.jobs.is_empty()).map(|line| (&line.shape, &line.jobs))
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn register(
     for lease in lost {
         if draft.cluster.lease(lease).is_some_and(|lease| lease.is_live()) {
             let cause = Cause::Fault { node: node.clone(), detail: "the node rebooted".into() };
-            draft.emit(Event::LeaseEnded { lease, cause, next: Next::Pending });
+            draft.end_lease(lease, cause, Next::Pending);
         }
     }
     Ok(Ack::Registered(session))

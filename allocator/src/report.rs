@@ -81,7 +81,7 @@ fn confirm(draft: &mut Draft<'_>, lease: LeaseId, node: &NodeId) {
     let Some(record) = draft.cluster.lease(lease) else { return };
     let job = record.job;
     let all = record.nodes().iter().all(|node| record.confirmed.contains(node));
-    let leased = draft.cluster.job(job).is_some_and(|job| matches!(job.state, JobState::Leased { .. }));
+    let leased = draft.cluster.job(job).is_some_and(|job| job.state == JobState::Leased { lease });
     if all && leased {
         draft.emit(Event::JobStarted { job });
     }

@@ -1,12 +1,13 @@
 //! Memory from rows: the cluster as the current-state tables have it, equal to the fold of the log behind them.
 
 use crate::cluster::{Claim, Cluster, Timer};
+use crate::demand::Demand;
 use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
 use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, LeaseState, NodeFacts, NodeId, Policy,
-    Quarantine, SessionId, Timestamp,
+    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
+    SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub seq: u64,
     /// Place of the last job accepted.
     pub last_place: u64,
+    /// What jobs ask for, as placement has learned it.
+    pub demand: Demand,
     /// Nodes, in the order of their first registration.
     pub nodes: Vec<NodeRow>,
     /// Live jobs.
@@ -104,6 +107,7 @@ impl Snapshot {
             leader_epoch: cluster.leader_epoch,
             seq: cluster.seq,
             last_place: cluster.last_place,
+            demand: cluster.demand.clone(),
             nodes: cluster.fleet.nodes.iter().map(node_row).collect(),
             jobs: cluster.jobs.values().cloned().collect(),
             leases: cluster.leases.values().cloned().collect(),
@@ -126,11 +130,17 @@ impl Snapshot {
             seq: self.seq,
             last_place: self.last_place,
             at: self.at,
+            looked_at: self.at,
+            demand: self.demand,
             ..Cluster::default()
         };
+        cluster.fleet.learn(&cluster.demand.known);
+        cluster.fleet.obey(&cluster.policy);
         self.nodes.into_iter().for_each(|row| add_node(&mut cluster, row));
-        for job in self.jobs {
+        for mut job in self.jobs {
             *cluster.priorities.entry(job.spec.priority).or_default() += 1;
+            // The leases say which of them are extra.
+            job.extras.clear();
             cluster.jobs.insert(job.id, job);
         }
         let still_held: BTreeSet<(ChipId, LeaseId)> =
@@ -157,11 +167,14 @@ impl Snapshot {
         for node in 0..cluster.fleet.nodes.len() {
             cluster.fleet.append_pools(node);
         }
+        cluster.restore_ledger(self.past_use, self.preempted);
         for (holder, reservation) in self.reservations {
             cluster.set_reserved(&holder, &reservation, true)?;
             cluster.reservations.to_check.insert(holder);
         }
-        cluster.restore_ledger(self.past_use, self.preempted);
+        cluster.recount_stakes();
+        let elastic: Vec<JobId> = cluster.jobs.values().filter(|job| job.spec.is_elastic()).map(|job| job.id).collect();
+        elastic.into_iter().for_each(|job| cluster.resize(job));
         Ok(cluster)
     }
 }
@@ -196,7 +209,7 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
     let live = lease.is_live();
     for placement in &lease.placements {
         let node = *cluster.nodes_by_id.get(&placement.node).ok_or_else(|| format!("no node {}", placement.node))?;
-        let mut held = false;
+        let mut held = live && placement.holds.is_empty();
         for hold in &placement.holds {
             if !live && !still_held.contains(&(hold.chip.clone(), lease.id)) {
                 continue;
@@ -227,10 +240,11 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
     if let Some(due) = lease.next_due() {
         cluster.timers.insert((due, Timer::Lease(lease.id)));
     }
-    if lease.state == LeaseState::Active
-        && let Some(job) = cluster.jobs.get(&lease.job).filter(|job| job.spec.preemptible)
+    if lease.extra
+        && live
+        && let Some(job) = cluster.jobs.get_mut(&lease.job)
     {
-        cluster.preemptible.insert((job.spec.priority, lease.id));
+        job.extras.insert(lease.id);
     }
     cluster.leases.insert(lease.id, lease);
     Ok(())

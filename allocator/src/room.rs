@@ -4,17 +4,19 @@
 //! would evict. Only the nodes it touches are copied.
 
 use crate::cluster::Cluster;
-use crate::fleet::{ChipIx, NodeIx, Pool, PoolFree, PoolIx, free_of, gaps};
+use crate::fleet::{ChipIx, Fleet, NodeIx, Pool, PoolFree, PoolIx, free_of, gaps};
+use crate::place::{self, Kept, Seen};
 use crate::queue::Shape;
-use chiptide_model::{ChipDemand, Hold, Holder, Lease, LeaseId, Placement, SLOTS_PER_CHIP, SlotCount, Slots};
-use std::borrow::Cow;
+use chiptide_model::{ChipDemand, Hold, Holder, Lease, LeaseId, Placement, SlotCount, Slots};
 use std::collections::BTreeMap;
+use std::ops::Index;
 
 /// What is free under a plan in the making.
 #[derive(Clone)]
 pub(crate) struct Room<'a> {
     pub cluster: &'a Cluster,
-    pools: Cow<'a, [Pool]>,
+    /// The pools of nodes this plan has touched, as it leaves them.
+    pools: BTreeMap<PoolIx, Touched>,
     /// Taken ranges of the chips this plan has touched.
     chips: BTreeMap<ChipIx, Vec<Slots>>,
     /// Free CPU and memory of the nodes this plan has touched; negative where claims wait for others to leave.
@@ -23,27 +25,65 @@ pub(crate) struct Room<'a> {
     open: Vec<Holder>,
 }
 
-/// What one replica needs.
+/// A pool as a plan leaves it.
+#[derive(Clone)]
+pub(crate) struct Touched {
+    pool: Pool,
+    slots: Vec<SlotCount>,
+    kept: Kept,
+}
+
+/// The pools of a room, by their index.
 #[derive(Clone, Copy)]
+pub(crate) struct Pools<'r> {
+    fleet: &'r Fleet,
+    touched: &'r BTreeMap<PoolIx, Touched>,
+}
+
+impl<'r> Pools<'r> {
+    pub(crate) fn len(&self) -> usize {
+        self.fleet.pools.len()
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'r Pool> {
+        let touched = |ix: &PoolIx| self.touched.get(ix).map(|touched| &touched.pool);
+        self.fleet.pools.iter().enumerate().map(move |(ix, pool)| touched(&ix).unwrap_or(pool))
+    }
+}
+
+impl Index<PoolIx> for Pools<'_> {
+    type Output = Pool;
+    fn index(&self, pool: PoolIx) -> &Pool {
+        self.touched.get(&pool).map_or(&self.fleet.pools[pool], |touched| &touched.pool)
+    }
+}
+
+/// What one replica needs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Need {
     pub demand: ChipDemand,
     pub cpu: u64,
     pub memory: u64,
+    /// So many replicas in one pool, or none.
+    pub together: u32,
 }
 
 impl Need {
     pub(crate) fn of(shape: &Shape) -> Need {
-        Need { demand: shape.demand, cpu: shape.cpu_milli, memory: shape.memory_mib }
+        Need { demand: shape.demand, cpu: shape.cpu_milli, memory: shape.memory_mib, together: 1 }
     }
 
     /// How many such replicas fit a pool, as far as its counts tell (a share may be too large for one chip's memory).
     pub(crate) fn fits(&self, free: &PoolFree) -> u64 {
         let chips = match self.demand {
-            ChipDemand::Chips(n) => u64::from(free.whole / n.max(1)),
+            ChipDemand::Chips(0) if self.cpu == 0 && self.memory == 0 => 0,
+            ChipDemand::Chips(0) => u64::MAX,
+            ChipDemand::Chips(n) => free.rule.replicas(n, free.whole),
             ChipDemand::ShareSlots(slots) => u64::from(free.most >= slots),
             ChipDemand::ShareMemory(_) => u64::from(free.most > 0),
         };
-        chips.min(self.fits_node(free))
+        // Most pools have no chip left, so CPU and memory are looked at last.
+        if chips == 0 { 0 } else { chips.min(self.fits_node(free)) / u64::from(self.together.max(1)) }
     }
 
     /// How many such replicas the CPU and memory of a node hold.
@@ -55,12 +95,24 @@ impl Need {
 
 impl<'a> Room<'a> {
     pub(crate) fn of(cluster: &'a Cluster) -> Room<'a> {
-        let pools = Cow::Borrowed(cluster.fleet.pools.as_slice());
-        Room { cluster, pools, chips: BTreeMap::new(), nodes: BTreeMap::new(), open: Vec::new() }
+        Room { cluster, pools: BTreeMap::new(), chips: BTreeMap::new(), nodes: BTreeMap::new(), open: Vec::new() }
     }
 
-    pub(crate) fn pools(&self) -> &[Pool] {
+    pub(crate) fn pools(&self) -> Pools<'_> {
+        Pools { fleet: &self.cluster.fleet, touched: &self.pools }
+    }
+
+    /// The pools this plan has touched.
+    pub(crate) fn touched(&self) -> &BTreeMap<PoolIx, Touched> {
         &self.pools
+    }
+
+    /// A pool as this plan leaves it.
+    pub(crate) fn seen(&self, pool: PoolIx) -> Seen<'_> {
+        match self.pools.get(&pool) {
+            Some(Touched { pool, slots, kept }) => Seen { pool: *pool, slots, kept: *kept },
+            None => self.cluster.fleet.seen(pool),
+        }
     }
 
     /// Ranges of a chip that the plan cannot take, or `None` if the chip is out of service.
@@ -82,30 +134,20 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// The chip of a pool that a share fits most tightly, with the slots it would take.
-    pub(crate) fn tightest_chip(&self, pool: PoolIx, need: &Need) -> Option<(SlotCount, ChipIx, SlotCount)> {
-        let fit = |&chip: &ChipIx| {
-            let slots = need.demand.slots_of(self.cluster.fleet.chips[chip].facts.memory_mib)?;
-            let left = self.free_slots(chip).checked_sub(slots)?;
-            Some((left, chip, slots))
-        };
-        self.cluster.fleet.pool_chips[pool].iter().filter_map(fit).min()
-    }
-
     /// Takes one replica from a pool, or `None` if it does not fit after all.
     pub(crate) fn take(&mut self, pool: PoolIx, need: &Need, replica: u32) -> Option<Placement> {
-        if need.fits(&self.pools[pool].free) == 0 {
+        if need.fits(&self.pools()[pool].free) == 0 {
             return None;
         }
         let chosen: Vec<(ChipIx, Vec<Slots>)> = match need.demand {
             ChipDemand::Chips(n) => {
-                let whole = |&&chip: &&ChipIx| self.free_slots(chip) == SLOTS_PER_CHIP;
-                let chips = self.cluster.fleet.pool_chips[pool].iter().filter(whole).take(usize::from(n));
-                let chosen: Vec<_> = chips.map(|&chip| (chip, vec![Slots::WHOLE])).collect();
-                (chosen.len() == usize::from(n)).then_some(chosen)?
+                let chips = place::choose_chips(&self.cluster.fleet, pool, self.seen(pool).slots, n)?;
+                chips.into_iter().map(|chip| (chip, vec![Slots::WHOLE])).collect()
             }
             _ => {
-                let (_, chip, slots) = self.tightest_chip(pool, need)?;
+                let (_, _, at) = self.cluster.fleet.best_chip(pool, &self.seen(pool), need)?;
+                let chip = self.cluster.fleet.pool_chips[pool][at];
+                let slots = need.demand.slots_of(self.cluster.fleet.chips[chip].facts.memory_mib)?;
                 vec![(chip, pieces(&self.taken(chip)?, slots))]
             }
         };
@@ -114,7 +156,7 @@ impl<'a> Room<'a> {
             taken.extend(slots);
             self.chips.insert(*chip, taken);
         }
-        let node = self.pools[pool].node;
+        let node = self.cluster.fleet.pools[pool].node;
         let (cpu, memory) = self.node_free(node);
         self.nodes.insert(node, (cpu.saturating_sub_unsigned(need.cpu), memory.saturating_sub_unsigned(need.memory)));
         self.recount(node);
@@ -226,15 +268,13 @@ impl<'a> Room<'a> {
 
     fn recount(&mut self, node: NodeIx) {
         let (cpu, memory) = self.node_free(node);
-        for pool in self.cluster.fleet.pools_of(node) {
-            let positive = |n: i64| u64::try_from(n).unwrap_or(0);
-            let mut free = PoolFree { cpu: positive(cpu), memory: positive(memory), ..PoolFree::default() };
-            for &chip in &self.cluster.fleet.pool_chips[pool] {
-                let slots = self.free_slots(chip);
-                free.whole += u16::from(slots == SLOTS_PER_CHIP);
-                free.most = free.most.max(slots);
-            }
-            self.pools.to_mut()[pool].free = free;
+        let fleet = &self.cluster.fleet;
+        let positive = |n: i64| u64::try_from(n).unwrap_or(0);
+        for ix in fleet.pools_of(node) {
+            let slots: Vec<SlotCount> = fleet.pool_chips[ix].iter().map(|&chip| self.free_slots(chip)).collect();
+            let free = fleet.pool_free(ix, &slots, positive(cpu), positive(memory));
+            let kept = fleet.index.keep(&free, &slots);
+            self.pools.insert(ix, Touched { pool: Pool { free, ..fleet.pools[ix] }, slots, kept });
         }
     }
 }

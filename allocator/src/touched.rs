@@ -30,10 +30,14 @@ pub struct Touched {
     pub orders: BTreeSet<NodeId>,
     /// Queues whose use changed.
     pub queues: BTreeSet<String>,
+    /// Queues of which a job was preempted.
+    pub preempted_queues: BTreeSet<String>,
     /// Holders whose reservation was made, opened or dropped.
     pub reservations: BTreeSet<Holder>,
     /// Jobs whose gang others were moved for.
     pub consolidations: BTreeSet<JobId>,
+    /// Whether the count of what jobs ask for changed.
+    pub demand: bool,
     /// Whether a policy came into force.
     pub policy: bool,
 }

@@ -1,11 +1,13 @@
 //! A thin typed client. It adds a bearer token, reads problem answers, and never retries by itself.
 
 use crate::chip::ChipView;
+use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{LeaseView, ReleaseBody};
 use crate::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
 use crate::problem::Problem;
+use crate::queue::QueuesView;
 use chiptide_model::Millis;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -88,6 +90,16 @@ impl Client {
     /// One page of jobs; `filters` are the query parameters of the list.
     pub async fn jobs(&self, filters: &[(&str, String)]) -> Result<Page<JobView>, ClientError> {
         self.get("/v1/jobs", filters).await
+    }
+
+    /// Why a job waits, or how safe its chips are, and why it was evicted.
+    pub async fn explain_job(&self, id: Uuid) -> Result<ExplainView, ClientError> {
+        self.get(&format!("/v1/jobs/{id}/explain"), &()).await
+    }
+
+    /// Every queue with what it may hold and holds.
+    pub async fn queues(&self) -> Result<QueuesView, ClientError> {
+        self.get("/v1/queues", &()).await
     }
 
     /// Cancels a job.

@@ -72,23 +72,57 @@ pub struct ShareBody {
     pub memory_mib: Option<u64>,
 }
 
+/// A device class a job accepts: its name, or its name with how fast the job runs there.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ClassBody {
+    /// The name; the speed is the policy's for the class, else 1.
+    Name(String),
+    /// Name and speed.
+    Rated(RatedClassBody),
+}
+
+/// A device class and how fast a job runs there.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RatedClassBody {
+    /// The name.
+    #[schema(example = "ascend-910b")]
+    pub class: String,
+    /// Speed against the other classes the job accepts, above 0 and at most 1000, in steps of a thousandth.
+    #[schema(example = 0.8)]
+    pub speed: f64,
+}
+
+impl ClassBody {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            ClassBody::Name(name) => name,
+            ClassBody::Rated(rated) => &rated.class,
+        }
+    }
+}
+
 /// The place all replicas of a gang share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SameBody {
-    /// One node, or one rack.
+    /// One node, one link fabric, or one rack.
     pub level: SameLevelBody,
     /// Wait rather than spread, or only try.
     #[serde(default)]
     pub strength: Strength,
 }
 
-/// Node or rack.
+/// Node, link fabric or rack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SameLevelBody {
     /// One node.
     Node,
+    /// One link fabric (an NVLink or HCCS domain of several nodes); a node without one is a fabric of its own.
+    Link,
     /// One rack.
     Rack,
 }
@@ -148,7 +182,7 @@ pub struct JobBody {
     #[serde(default = "one")]
     #[schema(example = 4)]
     pub replicas: u64,
-    /// Whole chips of one replica, all on one node. Give this or `share`.
+    /// Whole chips of one replica, all on one node; 0 for work that needs only CPU or memory. Give this or `share`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 8)]
     pub chips: Option<u64>,
@@ -161,9 +195,9 @@ pub struct JobBody {
     /// Memory of one replica, MiB.
     #[serde(default)]
     pub memory_mib: u64,
-    /// Acceptable device classes, best first; empty or absent means any.
+    /// Acceptable device classes: the fastest is tried first, of equals the one named first. Empty or absent means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub device_classes: Vec<String>,
+    pub device_classes: Vec<ClassBody>,
     /// Nearness of the replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<SameBody>,

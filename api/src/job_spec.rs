@@ -1,12 +1,13 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    CHIPS_PER_REPLICA_MAX, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, SameBody, SameLevelBody,
-    ShareBody, Strength, UnfitBody, WorkloadBody,
+    CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, RatedClassBody,
+    SameBody, SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
 };
 use crate::problem::Invalid;
 use chiptide_model::{
-    ChipDemand, DeviceClass, JobSpec, Kind, Millis, Policy, SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PriorityClass, SLOTS_PER_CHIP, Same,
+    SameLevel, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -32,9 +33,12 @@ impl JobBody {
             KindBody::Training => Kind::Training,
             KindBody::Inference => Kind::Inference,
         };
-        let (priority_class, priority, class_preemptible) = priority(self.priority_class, kind, policy)?;
+        let (priority_class, priority, defaults) = priority(self.priority_class, kind, policy)?;
         let replicas = within("replicas", self.replicas, 1, REPLICAS_MAX)?;
         let demand = demand(self.chips, self.share)?;
+        if demand == ChipDemand::Chips(0) && self.cpu_milli == 0 && self.memory_mib == 0 {
+            return Err(Invalid::new("invalid_field", "chips", "0 only with cpu_milli or memory_mib"));
+        }
         let grace = self.grace.unwrap_or(Millis::from_secs(30));
         if grace > policy.bounds.grace_max {
             return Err(Invalid::new("out_of_range", "grace", format!("at most {}", policy.bounds.grace_max)));
@@ -56,21 +60,26 @@ impl JobBody {
             priority_class,
             priority,
             replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+            replicas_min: None,
             demand,
             cpu_milli: within("cpu_milli", self.cpu_milli, 0, 10_000_000)?,
             memory_mib: within("memory_mib", self.memory_mib, 0, 1_000_000_000)?,
-            device_classes: device_classes(&self.device_classes)?,
+            device_classes: device_classes(&self.device_classes, policy)?,
             same: self.same.map(|same| Same {
                 level: match same.level {
                     SameLevelBody::Node => SameLevel::Node,
+                    SameLevelBody::Link => SameLevel::Link,
                     SameLevelBody::Rack => SameLevel::Rack,
                 },
                 required: same.strength == Strength::Required,
             }),
             max_duration: self.max_duration,
-            preemptible: self.preemptible.unwrap_or(class_preemptible),
+            preemptible: self.preemptible.unwrap_or(defaults.preemptible),
             grace,
             checkpoint_every: self.checkpoint_every,
+            restart_cost: None,
+            min_runtime: defaults.min_runtime,
+            preemption_budget: defaults.preemption_budget,
             lease_ttl: self.lease_ttl,
             unfit: match self.unfit {
                 UnfitBody::Wait => Unfit::Wait,
@@ -107,10 +116,11 @@ impl JobBody {
             share,
             cpu_milli: spec.cpu_milli,
             memory_mib: spec.memory_mib,
-            device_classes: spec.device_classes.iter().map(ToString::to_string).collect(),
+            device_classes: spec.device_classes.iter().map(class_body).collect(),
             same: spec.same.map(|same| SameBody {
                 level: match same.level {
                     SameLevel::Node => SameLevelBody::Node,
+                    SameLevel::Link => SameLevelBody::Link,
                     SameLevel::Rack => SameLevelBody::Rack,
                 },
                 strength: if same.required { Strength::Required } else { Strength::Preferred },
@@ -146,10 +156,16 @@ fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, In
     }
 }
 
-fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(Option<String>, i32, bool), Invalid> {
+/// The class by name, the priority, and what the class says where the job does not.
+fn priority(
+    body: Option<PriorityBody>,
+    kind: Kind,
+    policy: &Policy,
+) -> Result<(Option<String>, i32, PriorityClass), Invalid> {
     let name = match body {
         Some(PriorityBody::Value(value)) if (-1_000_000..=1_000_000).contains(&value) => {
-            return Ok((None, value, kind == Kind::Training));
+            let preemptible = kind == Kind::Training;
+            return Ok((None, value, PriorityClass { value, preemptible, ..PriorityClass::default() }));
         }
         Some(PriorityBody::Value(value)) => {
             let detail = format!("{value} is not between -1000000 and 1000000");
@@ -159,7 +175,7 @@ fn priority(body: Option<PriorityBody>, kind: Kind, policy: &Policy) -> Result<(
         None => if kind == Kind::Training { "standard" } else { "serving" }.to_owned(),
     };
     match policy.priority_classes.get(&name) {
-        Some(class) => Ok((Some(name), class.value, class.preemptible)),
+        Some(class) => Ok((Some(name), class.value, class.clone())),
         None => {
             let known: Vec<&str> = policy.priority_classes.keys().map(String::as_str).collect();
             let detail = format!("there is no priority class {:?}; known: {}", clip(&name), known.join(", "));
@@ -173,7 +189,7 @@ fn demand(chips: Option<u64>, share: Option<ShareBody>) -> Result<ChipDemand, In
         (Some(_), Some(_)) => Err(Invalid::new("invalid_field", "share", "give chips or share, not both")),
         (None, None) => Err(Invalid::new("invalid_field", "chips", "give chips or share")),
         (Some(chips), None) => {
-            let chips = within("chips", chips, 1, CHIPS_PER_REPLICA_MAX)?;
+            let chips = within("chips", chips, 0, CHIPS_PER_REPLICA_MAX)?;
             Ok(ChipDemand::Chips(u16::try_from(chips).unwrap_or(u16::MAX)))
         }
         (None, Some(ShareBody { fraction: Some(part), memory_mib: None })) => {
@@ -191,19 +207,38 @@ fn demand(chips: Option<u64>, share: Option<ShareBody>) -> Result<ChipDemand, In
     }
 }
 
-fn device_classes(names: &[String]) -> Result<Vec<DeviceClass>, Invalid> {
-    if names.len() > 32 {
+fn device_classes(bodies: &[ClassBody], policy: &Policy) -> Result<Vec<ClassChoice>, Invalid> {
+    if bodies.len() > 32 {
         return Err(Invalid::new("out_of_range", "device_classes", "at most 32"));
     }
-    let mut classes: Vec<DeviceClass> = Vec::with_capacity(names.len());
-    for (i, name) in names.iter().enumerate() {
-        let class = DeviceClass::new(name)
+    let mut choices: Vec<ClassChoice> = Vec::with_capacity(bodies.len());
+    for (i, body) in bodies.iter().enumerate() {
+        let class = DeviceClass::new(body.name())
             .map_err(|e| Invalid::new("invalid_field", format!("device_classes[{i}]"), e.to_string()))?;
-        if !classes.contains(&class) {
-            classes.push(class);
+        let speed_permille = match body {
+            ClassBody::Name(_) => policy.speed_permille(&class),
+            // A speed in (0, 1000] times 1000 lies in 1..=1,000,000.
+            ClassBody::Rated(rated) if rated.speed > 0.0 && rated.speed <= 1000.0 => {
+                (rated.speed * 1000.0).round().max(1.0) as u32
+            }
+            ClassBody::Rated(_) => {
+                let field = format!("device_classes[{i}].speed");
+                return Err(Invalid::new("out_of_range", field, "above 0 and at most 1000"));
+            }
+        };
+        if choices.iter().all(|known| known.class != class) {
+            choices.push(ClassChoice { class, speed_permille });
         }
     }
-    Ok(classes)
+    Ok(choices)
+}
+
+fn class_body(choice: &ClassChoice) -> ClassBody {
+    let class = choice.class.to_string();
+    match choice.speed_permille {
+        1000 => ClassBody::Name(class),
+        permille => ClassBody::Rated(RatedClassBody { class, speed: f64::from(permille) / 1000.0 }),
+    }
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {

@@ -5,12 +5,14 @@
 
 pub mod chip;
 pub mod client;
+pub mod explain;
 pub mod job;
 mod job_spec;
 pub mod lease;
 pub mod node;
 pub mod page;
 pub mod problem;
+pub mod queue;
 pub mod reason;
 pub mod time;
 pub mod work;

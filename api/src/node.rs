@@ -25,6 +25,9 @@ pub struct RegisterBody {
     /// The rack, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rack: Option<String>,
+    /// The link fabric (NVLink, HCCS) that joins its chips with those of other nodes, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_domain: Option<String>,
     /// Labels from the agent's configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -250,6 +253,9 @@ pub struct NodeView {
     /// The rack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rack: Option<String>,
+    /// The link fabric it shares with other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_domain: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Version of its agent.

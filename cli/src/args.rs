@@ -48,6 +48,14 @@ pub(crate) enum Command {
     /// Submit jobs, see where they stand, end them
     #[command(subcommand)]
     Job(Job),
+    /// Explain a job: what it waits for, who holds it, what would help, when it may start, why it was evicted
+    Explain {
+        /// The job
+        job: Uuid,
+    },
+    /// See queues: what each may hold, is owed, holds, borrows and lends
+    #[command(subcommand)]
+    Queue(Queue),
     /// See, renew and give back leases
     #[command(subcommand)]
     Lease(Lease),
@@ -187,6 +195,12 @@ pub(crate) enum Lease {
         #[arg(long)]
         requeue: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Queue {
+    /// List queues
+    List,
 }
 
 #[derive(Debug, Subcommand)]

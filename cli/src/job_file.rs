@@ -83,7 +83,7 @@ fn permissive(body: &JobBody) -> Policy {
     let mut policy = Policy { bounds, ..own };
     policy.queues.insert(body.queue.clone(), QueuePolicy::default());
     if let Some(PriorityBody::Class(name)) = &body.priority_class {
-        policy.priority_classes.insert(name.clone(), PriorityClass { value: 0, preemptible: true });
+        policy.priority_classes.insert(name.clone(), PriorityClass { preemptible: true, ..PriorityClass::default() });
     }
     policy
 }

@@ -42,6 +42,14 @@ async fn run(args: Args) -> Result<(), Failure> {
     let out = output::Out::new(args.output);
     match args.command {
         Command::Job(command) => job::run(command, &connect::client(&args.daemon)?, out).await,
+        Command::Explain { job } => {
+            let told = connect::client(&args.daemon)?.explain_job(job).await?;
+            out.print(&told, |told| show::explanation(told, chrono::Utc::now()))
+        }
+        Command::Queue(args::Queue::List) => {
+            let queues = connect::client(&args.daemon)?.queues().await?.items;
+            out.print(queues.as_slice(), show::queues)
+        }
         Command::Lease(command) => lease::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Node(command) => list::node(command, &connect::client(&args.daemon)?, out).await,
         Command::Chip(command) => list::chip(command, &connect::client(&args.daemon)?, out).await,

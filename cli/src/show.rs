@@ -1,14 +1,18 @@
 //! What people see of jobs, leases, nodes and chips.
 
 mod chip;
+mod explain;
 mod job;
 mod lease;
 mod node;
+mod queue;
 
 pub(crate) use chip::chips;
+pub(crate) use explain::explanation;
 pub(crate) use job::{job, jobs, line as job_line, why};
 pub(crate) use lease::{lease, leases};
 pub(crate) use node::{node, nodes};
+pub(crate) use queue::queues;
 
 use comfy_table::Table;
 

@@ -155,3 +155,24 @@ fn completions_and_version_need_no_daemon() {
     assert!(output.status.success() && words(&output.stdout).contains("_chiptide()"));
     assert!(words(&chiptide("http://127.0.0.1:1", &["version"], "").stdout).starts_with("chiptide "));
 }
+
+#[test]
+fn an_explanation_is_told_to_people_and_to_programs() {
+    let told = json!({
+        "job": JOB, "name": "llm", "queue": "training", "priority": 500, "state": "pending",
+        "message": "it waits: 4 chips are needed, 1 is free",
+        "blockers": [{"code": "insufficient_chips", "message": "4 chips are needed, 1 is free"}]
+    });
+    let answer = told.clone();
+    let daemon = Daemon::start(move |seen| match seen.path.as_str() {
+        path if path == format!("/v1/jobs/{JOB}/explain") => ok(answer.clone()),
+        _ => problem(404, "no_such_job"),
+    });
+    let people = chiptide(daemon.url(), &["explain", JOB], "");
+    assert_eq!(people.status.code(), Some(0), "{}", words(&people.stderr));
+    assert!(words(&people.stdout).contains("In the way: 4 chips are needed, 1 is free (insufficient_chips)"));
+    let programs = chiptide(daemon.url(), &["explain", JOB, "--output", "json"], "");
+    assert_eq!(serde_json::from_slice::<Value>(&programs.stdout).expect("JSON"), told);
+    let nobody = chiptide(daemon.url(), &["explain", "0190c2f0-0000-7000-8000-000000000009"], "");
+    assert_eq!(nobody.status.code(), Some(3));
+}

@@ -29,6 +29,9 @@ pub struct Flags {
     /// Keep an admin token in this file, made if need be.
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// Put the policy of this file (YAML or JSON) in force.
+    #[arg(long, value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
     /// Print the configuration in effect and exit.
     #[arg(long)]
     pub print_config: bool,
@@ -48,6 +51,8 @@ pub struct Config {
     pub admin_token_file: PathBuf,
     /// Where the Postgres binaries are; empty means to search.
     pub postgres_bin_dir: PathBuf,
+    /// The policy (YAML or JSON) to put in force at start; empty means that the one in force stays.
+    pub policy_file: PathBuf,
     /// Most commands that may wait for a round.
     pub round_queue: usize,
     /// What is logged, and how.
@@ -128,7 +133,8 @@ impl Config {
             .set_override_option("listen", flags.listen.map(|listen| listen.to_string()))?
             .set_override_option("data_dir", flags.data_dir.as_deref().map(text))?
             .set_override_option("database_url", flags.database_url.clone())?
-            .set_override_option("admin_token_file", flags.admin_token_file.as_deref().map(text))?;
+            .set_override_option("admin_token_file", flags.admin_token_file.as_deref().map(text))?
+            .set_override_option("policy_file", flags.policy_file.as_deref().map(text))?;
         let merged = builder.build().context("read the configuration")?;
         let config: Config = serde_path_to_error::deserialize(merged)
             .map_err(|error| anyhow::anyhow!("configuration key {:?}: {}", error.path().to_string(), error.inner()))?;

@@ -9,6 +9,7 @@ pub mod config;
 pub mod leading;
 pub mod metrics;
 pub mod orders;
+pub mod policy_file;
 pub mod render;
 pub mod rounds;
 pub mod routes;

@@ -7,7 +7,7 @@ use crate::leading::Seat;
 use crate::rounds::{self, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
-use crate::{metrics, routes, whole_file};
+use crate::{metrics, policy_file, routes, whole_file};
 use anyhow::Context;
 use chiptide_allocator::Command;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -31,6 +31,10 @@ pub async fn run(
     metrics: Option<PrometheusHandle>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let policy = match config.policy_file.as_os_str().is_empty() {
+        true => None,
+        false => Some(policy_file::read(&config.policy_file)?),
+    };
     let listener = TcpListener::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
     listener.set_nonblocking(true).context("set up the listener")?;
     let base = format!("http://{}", listener.local_addr().context("read the listener's address")?);
@@ -52,7 +56,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(()),
     };
     let epoch = seat.leadership.epoch;
-    let mut led = rounds::spawn(shared.clone(), store.clone(), seat.leadership, entries)?;
+    let mut led = rounds::spawn(shared.clone(), store.clone(), seat.leadership, entries, policy)?;
     led.leading().await?;
     let resign = CancellationToken::new();
     let mut keep_task = tokio::spawn(seat.keep(resign.clone()));

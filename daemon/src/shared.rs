@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
+/// Jobs explained at the same time.
+const EXPLAINING_MAX: usize = 2;
+
 /// State shared between the round loop and the handlers.
 #[derive(Debug)]
 pub struct Shared {
@@ -22,6 +25,8 @@ pub struct Shared {
     pub telemetry: Telemetry,
     /// How agents are to report.
     pub agents: Agents,
+    /// Turns to explain a job: each holds the cluster for milliseconds, and a round waits to apply.
+    pub explaining: tokio::sync::Semaphore,
     /// Cancelled at shutdown, so that long-polls end.
     pub stopping: CancellationToken,
     ready: AtomicBool,
@@ -36,6 +41,7 @@ impl Shared {
             watchers: Watchers::default(),
             telemetry: Telemetry::default(),
             agents,
+            explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
             stopping: CancellationToken::new(),
             ready: AtomicBool::new(false),
             last_now: AtomicI64::new(0),

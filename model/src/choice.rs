@@ -8,12 +8,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cost {
-    /// Work lost: slots times the milliseconds since the last checkpoint.
+    /// Work lost and restarts paid: slots times milliseconds.
     pub lost_slot_ms: u64,
-    /// Gangs broken.
+    /// Gangs broken; a job that only shrinks is not.
     pub gangs: u32,
     /// Sum of ages, in milliseconds.
     pub age_ms: u64,
+}
+
+impl Cost {
+    /// The cost of both.
+    pub fn plus(self, other: Cost) -> Cost {
+        Cost {
+            lost_slot_ms: self.lost_slot_ms.saturating_add(other.lost_slot_ms),
+            gangs: self.gangs.saturating_add(other.gangs),
+            age_ms: self.age_ms.saturating_add(other.age_ms),
+        }
+    }
 }
 
 /// Another way to make room that was weighed and found dearer.

@@ -20,6 +20,8 @@ pub enum Next {
     Pending,
     /// Over, with this outcome.
     Ended(Outcome),
+    /// Goes on with its base lease: only an extra replica is gone.
+    Unchanged,
 }
 
 /// Why a claim was given up.
@@ -113,6 +115,11 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// The job reported a checkpoint: an eviction loses only what came after.
+    JobCheckpointed {
+        /// The job.
+        job: JobId,
+    },
     /// A job that held no lease ended.
     JobEnded {
         /// The job.
@@ -178,6 +185,9 @@ pub enum Event {
         expires_at: Option<Timestamp>,
         /// When it ends whatever happens.
         ends_at: Option<Timestamp>,
+        /// Whether it is an extra replica of an elastic job that holds its base lease already.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        extra: bool,
     },
     /// A node's agent confirmed its part of a lease.
     LeaseConfirmed {
@@ -228,6 +238,7 @@ impl Event {
             Event::ChipRestored { .. } => "chip_restored",
             Event::JobSubmitted { .. } => "job_submitted",
             Event::JobStarted { .. } => "job_started",
+            Event::JobCheckpointed { .. } => "job_checkpointed",
             Event::JobEnded { .. } => "job_ended",
             Event::ClaimMade { .. } => "claim_made",
             Event::ClaimDropped { .. } => "claim_dropped",

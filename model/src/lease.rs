@@ -117,7 +117,8 @@ pub enum LeaseState {
     },
 }
 
-/// A lease. Invariant: while it is live its job is live, and it covers every replica of the gang.
+/// A lease. Invariant: while it is live its job is live, and it covers every replica of the gang, or exactly one extra
+/// replica of an elastic job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
     /// Its identity.
@@ -126,6 +127,8 @@ pub struct Lease {
     pub job: JobId,
     /// Which attempt of the job this is, from 1.
     pub attempt: u32,
+    /// Holds one extra replica of an elastic job, beside the job's base lease. Ends with that at the latest.
+    pub extra: bool,
     /// One entry a replica.
     pub placements: Vec<Placement>,
     /// When it was granted.

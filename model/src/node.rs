@@ -13,6 +13,10 @@ pub struct NodeFacts {
     /// The rack, for jobs that ask for nearness; `None` counts as a rack of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rack: Option<String>,
+    /// The link fabric (NVLink, HCCS) that joins this node's chips with those of other nodes; `None` where it ends at
+    /// the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_domain: Option<String>,
     /// Version of the agent that registered.
     pub agent_version: String,
     /// Version of the vendor driver, where there is one.

@@ -2,23 +2,33 @@
 
 use crate::chip::DeviceClass;
 use crate::policy_fault::DEPTH_MAX;
-use crate::queue::{QueuePolicy, read_queues};
+use crate::queue::{PreemptionBudget, QueuePolicy, read_queues};
 use crate::reservation::{Backfill, CalendarReservation, Consolidation};
+use crate::reserve::Reserve;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 /// A named priority.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PriorityClass {
     /// Higher goes first.
     pub value: i32,
     /// Whether jobs of the class may be preempted unless they say otherwise.
     pub preemptible: bool,
+    /// `min_runtime` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_runtime: Option<Millis>,
+    /// `preemption_budget` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemption_budget: Option<PreemptionBudget>,
 }
 
 /// How long the allocator waits before it gives up on something.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Bounds {
     /// A claim whose chips are not all proven vacant this long after the last grace ended is given up whole.
     pub claim: Millis,
@@ -26,6 +36,12 @@ pub struct Bounds {
     pub vacate: Millis,
     /// Longest grace a job may ask for.
     pub grace_max: Millis,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { claim: Millis::from_secs(90), vacate: Millis::from_secs(60), grace_max: Millis::from_secs(3600) }
+    }
 }
 
 /// How queues share what is beyond their guarantees.
@@ -51,14 +67,32 @@ pub struct DeviceClassPolicy {
     /// Speed against a normalised chip, in thousandths.
     #[serde(default = "par")]
     pub speed_permille: u32,
+    /// How the chips of a node may be handed out, where the vendor has rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicaRule>,
+}
+
+/// A vendor's rule for the whole chips of one replica on one node. Example: Ascend nodes with two rings of four chips
+/// take 1, 2, 4 or 8, and up to four of them inside one ring: `{"chips": [1, 2, 4, 8], "set": 4}`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaRule {
+    /// How many chips a replica may have; empty means any number.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub chips: BTreeSet<u16>,
+    /// The chips of a node form sets of this many, by position. A replica of at most so many lies inside one set, a
+    /// larger one takes whole sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<NonZeroU16>,
 }
 
 fn par() -> u32 {
     1000
 }
 
-/// The policy in force.
+/// The policy in force. What is left out where it is written is as in a new cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Counts up with every change.
     pub version: u64,
@@ -75,6 +109,9 @@ pub struct Policy {
     /// Facts about device classes; a class that is not listed counts as a normalised chip.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub device_classes: BTreeMap<DeviceClass, DeviceClassPolicy>,
+    /// Chips kept free for jobs of high priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
     /// Reservations for jobs that wait, and how others may pass them.
     #[serde(default)]
     pub backfill: Backfill,
@@ -89,7 +126,7 @@ pub struct Policy {
 impl Default for Policy {
     /// What a new cluster starts with: three queues, four classes from `best-effort` to `urgent`.
     fn default() -> Self {
-        let class = |value, preemptible| PriorityClass { value, preemptible };
+        let class = |value, preemptible| PriorityClass { value, preemptible, ..PriorityClass::default() };
         Policy {
             version: 1,
             queues: ["default", "training", "inference"].map(|name| (name.to_owned(), QueuePolicy::default())).into(),
@@ -101,13 +138,10 @@ impl Default for Policy {
             ]
             .map(|(name, class)| (name.to_owned(), class))
             .into(),
-            bounds: Bounds {
-                claim: Millis::from_secs(90),
-                vacate: Millis::from_secs(60),
-                grace_max: Millis::from_secs(3600),
-            },
+            bounds: Bounds::default(),
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
+            reserve: None,
             backfill: Backfill::default(),
             calendar: Vec::new(),
             consolidation: None,

@@ -45,8 +45,21 @@ impl Policy {
                 faults.push(fault(&format!("device_classes.{class}.speed_permille"), "between 1 and 1,000,000"));
             }
         }
+        for (class, rule) in
+            self.device_classes.iter().filter_map(|(class, known)| Some((class, known.replicas.as_ref()?)))
+        {
+            if !rule.chips.iter().all(|chips| (1..=64).contains(chips)) {
+                faults.push(fault(&format!("device_classes.{class}.replicas.chips"), "each between 1 and 64"));
+            }
+            if rule.set.is_some_and(|set| !(2..=64).contains(&set.get())) {
+                faults.push(fault(&format!("device_classes.{class}.replicas.set"), "between 2 and 64"));
+            }
+        }
         if self.fair_share.half_life.is_some_and(|span| span.0 < 1000) {
             faults.push(fault("fair_share.half_life", "at least 1s"));
+        }
+        if self.reserve.as_ref().is_some_and(|reserve| reserve.block == 0) {
+            faults.push(fault("reserve.block", "at least 1"));
         }
         for (at, entry) in self.calendar.iter().enumerate() {
             self.calendar_faults(at, entry, &mut faults);

@@ -2,8 +2,10 @@
 
 use crate::chip::DeviceClass;
 use crate::time::Millis;
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// Whole chips, by device class and in normalised chips: chips of any class, each counted at its relative speed.
 /// Written `{"nvidia-h20": 64, "*": 100}`.
@@ -78,18 +80,33 @@ impl Default for QueuePolicy {
     }
 }
 
-/// Reads queues as a map, or, as policies were first written, as a plain list of names.
+/// Reads queues as a map, or, as policies were first written, as a plain list of names. By hand, so that a fault keeps
+/// the line and field it is at.
 pub(crate) fn read_queues<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, QueuePolicy>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Names(BTreeSet<String>),
-        Queues(BTreeMap<String, QueuePolicy>),
+    struct Queues;
+    impl<'de> Visitor<'de> for Queues {
+        type Value = BTreeMap<String, QueuePolicy>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("queues by name")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+            let mut queues = BTreeMap::new();
+            while let Some(name) = names.next_element()? {
+                queues.insert(name, QueuePolicy::default());
+            }
+            Ok(queues)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut queues = BTreeMap::new();
+            while let Some((name, queue)) = entries.next_entry::<String, QueuePolicy>()? {
+                if queues.insert(name.clone(), queue).is_some() {
+                    return Err(serde::de::Error::custom(format_args!("queue {name} is there twice")));
+                }
+            }
+            Ok(queues)
+        }
     }
-    Ok(match Written::deserialize(from)? {
-        Written::Names(names) => names.into_iter().map(|name| (name, QueuePolicy::default())).collect(),
-        Written::Queues(queues) => queues,
-    })
+    from.deserialize_any(Queues)
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use std::str::FromStr;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// A moment that never comes.
+    pub const MAX: Timestamp = Timestamp(i64::MAX);
+
     /// Time passed since `earlier`; zero when `earlier` lies ahead.
     pub fn since(self, earlier: Timestamp) -> Millis {
         Millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -1,7 +1,8 @@
 //! `chiptide-sim`: fleets of scripted nodes, a real trace replayed, loads, crashes, and the audit of what came of them.
 //!
-//! Everything here speaks to a daemon over its HTTP API, as users do, and judges it by the event log in Postgres. It
-//! never decides anything and never reaches into the daemon.
+//! What needs a daemon speaks to it over its HTTP API, as users do, judges it by the event log in Postgres, and never
+//! reaches into it. What asks how well and how fast is decided (`pack`, `tide`, `scale`) drives the allocator itself, under a
+//! virtual clock. Nothing here decides.
 
 pub mod audit;
 pub mod backlog;
@@ -18,8 +19,12 @@ pub mod load;
 pub mod machine;
 pub mod openb;
 pub mod own_daemon;
+pub mod pack;
 pub mod progress;
+pub mod scale;
 pub mod scheduler;
 pub mod scripted_node;
 pub mod single_chip;
 pub mod table;
+pub mod tide;
+pub mod virtual_cluster;

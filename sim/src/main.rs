@@ -25,6 +25,9 @@ enum Program {
     IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
+    Tide(chiptide_sim::tide::TideArgs),
+    Scale(chiptide_sim::scale::ScaleArgs),
+    Pack(chiptide_sim::pack::PackArgs),
 }
 
 #[tokio::main]
@@ -56,6 +59,9 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Load(args) => Box::pin(chiptide_sim::load::run(args)).await,
         Program::IdleCost(args) => chiptide_sim::idle_cost::run(args).await.map(|()| ExitCode::SUCCESS),
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
+        Program::Pack(args) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+        Program::Tide(args) => chiptide_sim::tide::run(&args),
+        Program::Scale(args) => chiptide_sim::scale::run(&args),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::scripted_node::NodeShape;
 use anyhow::Context;
-use chiptide_api::job::{JobBody, KindBody, PriorityBody, SameBody, ShareBody, UnfitBody};
+use chiptide_api::job::{ClassBody, JobBody, KindBody, PriorityBody, SameBody, ShareBody, UnfitBody};
 use chiptide_model::{DeviceClass, Millis};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
@@ -94,7 +94,7 @@ impl Task {
             share: (!whole).then_some(ShareBody { fraction: Some(fraction), memory_mib: None }),
             cpu_milli: self.cpu_milli,
             memory_mib: self.memory_mib,
-            device_classes: self.models().map(|model| class_of(model).to_string()).collect(),
+            device_classes: self.models().map(|model| ClassBody::Name(class_of(model).to_string())).collect(),
             same: None::<SameBody>,
             max_duration: None,
             preemptible: None,
@@ -196,7 +196,7 @@ mod tests {
         let mut task = tasks(1).expect("the embedded tasks").remove(0);
         task.gpu_spec = "V100M16|V100M32".into();
         let spec = task.job("t".into(), Millis(2000)).into_spec(&Policy::default()).expect("a valid job");
-        assert_eq!(spec.device_classes, [class_of("V100M16"), class_of("V100M32")]);
+        assert_eq!(spec.classes_by_speed(), [class_of("V100M16"), class_of("V100M32")]);
         assert_eq!(spec.demand, ChipDemand::Chips(1));
     }
 }

@@ -151,9 +151,9 @@ impl Keeper {
         for (key, replica) in &mut self.replicas {
             let lease = wish.leases.get(&key.lease);
             let deadline_at = lease.and_then(|lease| lease.deadline_at).map(|at| at.to_rfc3339());
-            replica.tend(now, wanted(&wish, lease), bounds, deadline_at);
+            replica.tend(now, wanted(&wish, lease, key.rank), bounds, deadline_at);
         }
-        let is_over = |key: &Key| wish.number > 0 && !wish.leases.contains_key(&key.lease);
+        let is_over = |key: &Key| wanted(&wish, wish.leases.get(&key.lease), key.rank) == Wanted::End;
         let over: Vec<Key> =
             self.replicas.iter().filter(|(key, r)| is_over(key) && !r.is_present()).map(|(k, _)| *k).collect();
         for key in over {
@@ -185,8 +185,8 @@ impl Keeper {
     }
 
     fn start_wanted(&mut self, wish: &Wish, now: Duration) {
-        for (lease, wanted) in wish.leases.iter().filter(|(_, wanted)| wanted.may_start && wanted.deadline.is_none()) {
-            for replica in &wanted.work.replicas {
+        for (lease, wanted) in wish.leases.iter().filter(|(_, wanted)| wanted.deadline.is_none()) {
+            for replica in wanted.work.replicas.iter().filter(|replica| wanted.may_start.contains(&replica.rank)) {
                 let key = Key { lease: *lease, rank: replica.rank };
                 if self.replicas.contains_key(&key) || self.failed.contains_key(&key) {
                     continue;
@@ -219,7 +219,11 @@ impl Keeper {
         // The last moment: a fence that has come since the wish was read cancels the start.
         let child = {
             let newest = self.wishes.lock();
-            match newest.leases.get(&key.lease).is_some_and(|lease| lease.may_start && lease.deadline.is_none()) {
+            match newest
+                .leases
+                .get(&key.lease)
+                .is_some_and(|lease| lease.may_start.contains(&key.rank) && lease.deadline.is_none())
+            {
                 true => self.options.start(key),
                 false => Err(anyhow::anyhow!("its lease has ended before it was started")),
             }
@@ -271,8 +275,10 @@ impl Keeper {
     }
 
     fn view(&self, heeded: u64) -> View {
-        let failed =
-            self.failed.iter().map(|(key, work)| (*key, ReplicaView { work: Some(work.clone()), present: false }));
+        let failed = self
+            .failed
+            .iter()
+            .map(|(key, work)| (*key, ReplicaView { work: Some(work.clone()), present: false, chips: None }));
         View {
             heeded,
             replicas: self.replicas.iter().map(|(key, replica)| (*key, replica.view())).chain(failed).collect(),
@@ -280,9 +286,10 @@ impl Keeper {
     }
 }
 
-/// What is wanted of the replicas of a lease. Before orders have come nothing is known to be unwanted: an outage of the
+/// What is wanted of a replica. A lease that shrinks loses some of its replicas and lives on. Before orders have come nothing is known to be unwanted: an outage of the
 /// daemon ends no work.
-fn wanted(wish: &Wish, lease: Option<&WantedLease>) -> Wanted {
+fn wanted(wish: &Wish, lease: Option<&WantedLease>, rank: u32) -> Wanted {
+    let lease = lease.filter(|lease| lease.work.replicas.iter().any(|replica| replica.rank == rank));
     match (wish.number, lease) {
         (0, _) => Wanted::Run,
         (_, None) => Wanted::End,

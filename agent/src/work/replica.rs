@@ -28,6 +28,7 @@ pub(crate) struct Replica {
     key: Key,
     folder: Folder,
     cgroup: Option<Cgroup>,
+    chips: Option<Vec<String>>,
     ladder: Ladder,
     /// The guardian, where it is our own child: it must be reaped.
     child: Option<Child>,
@@ -48,7 +49,7 @@ impl Replica {
     /// The replica of a record, started by this agent (then with its guardian) or by one before.
     pub(crate) fn of(record: &Record, folder: Folder, child: Option<Child>, now: Duration) -> Replica {
         let cgroup = record.cgroups.as_ref().map(|(own, _)| own.clone());
-        Replica::new(record.key, folder, cgroup, child, now)
+        Replica { chips: Some(record.chips.clone()), ..Replica::new(record.key, folder, cgroup, child, now) }
     }
 
     /// Something that no record explains: it is to end.
@@ -65,6 +66,7 @@ impl Replica {
             key,
             folder,
             cgroup,
+            chips: None,
             ladder: Ladder::default(),
             start_by: now + if child.is_some() { START_BOUND } else { ADOPTED_START_BOUND },
             adopted: child.is_none(),
@@ -101,7 +103,7 @@ impl Replica {
     pub(crate) fn view(&self) -> ReplicaView {
         let running = self.started.then_some(WorkBody::Running);
         let work = self.ended.clone().filter(|_| !self.never_started).or(running);
-        ReplicaView { work, present: self.present }
+        ReplicaView { work, present: self.present, chips: self.chips.clone() }
     }
 
     /// Looks at it, and does what its ladder says next.

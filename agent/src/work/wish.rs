@@ -30,8 +30,8 @@ pub struct WantedLease {
     pub deadline: Option<Duration>,
     /// The same for people.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// Whether its chips are there, healthy and proven empty: what has not been started may be.
-    pub may_start: bool,
+    /// Ranks whose chips are there, healthy and proven empty: what has not been started may be.
+    pub may_start: BTreeSet<u32>,
     /// What to run.
     pub work: WorkOrder,
 }
@@ -84,6 +84,8 @@ pub struct ReplicaView {
     pub work: Option<WorkBody>,
     /// Whether something of it may still run.
     pub present: bool,
+    /// The chips it was given; absent where nobody wrote that down.
+    pub chips: Option<Vec<String>>,
 }
 
 impl View {
@@ -95,9 +97,10 @@ impl View {
         self.replicas.iter().filter_map(report).collect()
     }
 
-    /// Leases of which something may still run.
-    pub(crate) fn present(&self) -> BTreeSet<Uuid> {
-        self.replicas.iter().filter(|(_, replica)| replica.present).map(|(key, _)| key.lease).collect()
+    /// Whether something of a lease may still run on a chip.
+    pub(crate) fn may_be_on(&self, lease: Uuid, chip: &str) -> bool {
+        let on = |replica: &ReplicaView| replica.chips.as_ref().is_none_or(|chips| chips.iter().any(|own| own == chip));
+        self.replicas.iter().any(|(key, replica)| key.lease == lease && replica.present && on(replica))
     }
 
     /// Whether all of this has been started, whatever became of it since.

@@ -22,9 +22,11 @@ impl Cluster {
     pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
         self.policy = policy.clone();
         self.note_all_leaving();
+        self.fleet.obey(policy);
         self.arrange_ledger(at);
         self.ledger.tolerate_present();
         self.touched.policy = true;
+        self.note_all_leaving();
         self.touched.queues.extend(policy.queues.keys().cloned());
         self.queue.supply_grew();
         Ok(())
@@ -81,6 +83,7 @@ impl Cluster {
             self.fleet.append_pools(node);
         } else if rebuild || reclassed {
             self.fleet.rebuild_pools();
+            self.recount_stakes();
         }
         if reclassed || self.fleet.classes.len() > known_classes {
             self.arrange_ledger(at);
@@ -132,6 +135,7 @@ impl Cluster {
         self.touched.chip_facts.insert(chip.clone());
         self.touched.chips.insert(chip.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
         self.check_claims_of(node);
         self.queue.supply_grew();
         Ok(())
@@ -159,6 +163,7 @@ impl Cluster {
     pub(super) fn node_changed(&mut self, node: NodeIx) {
         self.touched.nodes.insert(self.fleet.nodes[node].id.clone());
         self.fleet.recount_node(node);
+        self.recount_stakes_of(node);
     }
 
     pub(super) fn orders_changed(&mut self, node: NodeIx) {

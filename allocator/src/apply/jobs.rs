@@ -2,6 +2,7 @@
 
 use super::Applied;
 use crate::cluster::{Claim, Cluster, Timer};
+use crate::place;
 use chiptide_model::{Holder, Job, JobId, JobSpec, JobState, Outcome, Placement, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +17,10 @@ impl Cluster {
             state: JobState::Pending,
             attempt: 0,
             preemptions: 0,
+            evictions: Vec::new(),
+            checkpointed_at: None,
+            extras: BTreeSet::new(),
+            given_back: 0,
             changed_at: at,
             revision: 1,
         };
@@ -25,9 +30,19 @@ impl Cluster {
         self.last_place = place;
         *self.priorities.entry(spec.priority).or_default() += 1;
         self.queue.insert(spec, place, id);
+        self.count_demand(spec);
         self.jobs.insert(id, job);
         self.touched.jobs.insert(id);
         Ok(())
+    }
+
+    /// Placement learns what is asked for.
+    fn count_demand(&mut self, spec: &JobSpec) {
+        let share = place::share_of(self, &spec.classes_by_speed(), spec.demand);
+        if self.demand.count(spec, share) {
+            self.fleet.learn(&self.demand.known);
+        }
+        self.touched.demand = true;
     }
 
     pub(super) fn on_started(&mut self, at: Timestamp, id: JobId) -> Applied {
@@ -35,6 +50,16 @@ impl Cluster {
             Some(JobState::Leased { lease }) => self.set_state(at, id, JobState::Running { lease }),
             _ => Err(format!("job {id} is not leased")),
         }
+    }
+
+    pub(super) fn on_checkpointed(&mut self, at: Timestamp, id: JobId) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        let Some(lease) = job.state.lease() else { return Err(format!("job {id} holds no lease")) };
+        job.checkpointed_at = Some(at);
+        job.revision += 1;
+        self.reprice_base(lease);
+        self.touched.jobs.insert(id);
+        Ok(())
     }
 
     pub(super) fn on_job_ended(&mut self, at: Timestamp, id: JobId, outcome: Outcome) -> Applied {
@@ -59,6 +84,7 @@ impl Cluster {
             self.touched.consolidations.insert(id);
         }
         self.queue.remove(&job.spec, job.place);
+        self.growth.forget(id);
         if let Some(count) = self.priorities.get_mut(&job.spec.priority) {
             *count -= 1;
             if *count == 0 {
@@ -135,7 +161,10 @@ impl Cluster {
             }
             nodes.insert(node);
         }
-        nodes.into_iter().for_each(|node| self.fleet.recount_node(node));
+        for node in nodes {
+            self.fleet.recount_node(node);
+            self.recount_stakes_of(node);
+        }
         Ok(())
     }
 

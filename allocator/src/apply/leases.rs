@@ -3,7 +3,8 @@
 use super::Applied;
 use crate::cluster::{Cluster, Timer};
 use crate::fleet::{ChipHold, ChipIx, NodeIx};
-use chiptide_model::{Cause, ChipId, Holder, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
+use crate::quota::is_firm;
+use chiptide_model::{Cause, ChipId, Holder, JobId, JobState, Lease, LeaseId, LeaseState, Next, Timestamp};
 use std::collections::BTreeSet;
 
 impl Cluster {
@@ -23,6 +24,7 @@ impl Cluster {
         self.orders_changed(node);
         self.fleet.recount_node(node);
         self.settle_reserved(node);
+        self.recount_stakes_of(node);
         self.check_claims_of(node);
         self.queue.supply_grew_of(&self.fleet.chips[ix].facts.class);
         Ok(())
@@ -50,28 +52,65 @@ impl Cluster {
             .any(|id| self.nodes_by_id.get(id).is_some_and(|&ix| self.fleet.nodes[ix].leases.contains(&lease)));
         if !elsewhere && let Some(record) = self.leases.remove(&lease) {
             self.reservations.leaving.set(lease, None);
+            self.stakes.remove(lease);
             self.touched.leases.remove(&lease);
             self.touched.vacated_leases.insert(lease, record);
         }
     }
 
+    /// Work without chips leaves nothing to prove: its CPU and memory are free when its lease ends.
+    fn leave_nodes_without_chips(&mut self, lease: &Lease) {
+        if lease.placements.iter().all(|placement| !placement.holds.is_empty()) {
+            return;
+        }
+        for node in self.nodes_of(lease) {
+            self.leave_node_if_empty(node, lease.id);
+            self.fleet.recount_node(node);
+        }
+        self.queue.supply_grew();
+    }
+
     pub(super) fn on_granted(&mut self, lease: Lease) -> Applied {
         let (id, job_id, at) = (lease.id, lease.job, lease.granted_at);
+        if lease.extra {
+            return self.on_extra_granted(lease);
+        }
         let job = self.jobs.get_mut(&job_id).ok_or_else(|| format!("no job {job_id}"))?;
         if job.state != JobState::Pending || lease.attempt != job.attempt + 1 {
             return Err(format!("job {job_id} cannot take lease {id}"));
         }
-        job.attempt = lease.attempt;
-        let spec = job.spec.clone();
-        self.queue.remove(&spec, job.place);
-        if spec.preemptible {
-            self.preemptible.insert((spec.priority, id));
-        }
+        (job.attempt, job.given_back) = (lease.attempt, 0);
+        let (spec, place) = (job.spec.clone(), job.place);
+        self.queue.remove(&spec, place);
         if self.claims.contains_key(&job_id) {
             self.drop_claim(at, job_id)?;
         }
+        self.add_lease(lease)?;
+        self.set_state(at, job_id, JobState::Leased { lease: id })?;
+        self.resize(job_id);
+        Ok(())
+    }
+
+    /// One more replica for an elastic job that holds its base lease. The job's state does not change.
+    fn on_extra_granted(&mut self, lease: Lease) -> Applied {
+        let (id, job_id) = (lease.id, lease.job);
+        let job = self.jobs.get_mut(&job_id).ok_or_else(|| format!("no job {job_id}"))?;
+        if job.state.lease().is_none() || lease.attempt != job.attempt || job.replicas_held() >= job.spec.replicas {
+            return Err(format!("job {job_id} cannot take extra lease {id}"));
+        }
+        job.extras.insert(id);
+        job.revision += 1;
+        self.touched.jobs.insert(job_id);
+        self.add_lease(lease)?;
+        self.resize(job_id);
+        Ok(())
+    }
+
+    fn add_lease(&mut self, lease: Lease) -> Applied {
+        let id = lease.id;
+        let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
         self.hold_chips(&lease)?;
-        self.charge(&spec, &lease.placements, !spec.preemptible, true, at);
+        self.charge(&spec, &lease.placements, is_firm(&spec, &lease), true, lease.granted_at);
         if let Some(due) = lease.next_due() {
             self.timers.insert((due, Timer::Lease(id)));
         }
@@ -80,7 +119,8 @@ impl Cluster {
         nodes.into_iter().for_each(|node| self.settle_reserved(node));
         self.note_leaving(id);
         self.touched.leases.insert(id);
-        self.set_state(at, job_id, JobState::Leased { lease: id })
+        self.restand_lease(id);
+        Ok(())
     }
 
     /// Puts a lease's holds on its chips and sets its CPU and memory aside.
@@ -138,7 +178,7 @@ impl Cluster {
     pub(super) fn on_revoked(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, deadline: Timestamp) -> Applied {
         self.change_lease(id, |lease| lease.state = LeaseState::Revoking { cause: cause.clone(), deadline })?;
         let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?;
-        let (job, nodes, placements) = (lease.job, self.nodes_of(lease), lease.placements.clone());
+        let (job, extra, nodes, placements) = (lease.job, lease.extra, self.nodes_of(lease), lease.placements.clone());
         if let Cause::Consolidate { for_job } = cause {
             self.consolidations.note(at, *for_job, job);
             self.touched.consolidations.insert(*for_job);
@@ -147,11 +187,25 @@ impl Cluster {
         nodes.into_iter().for_each(|node| self.orders_changed(node));
         let spec = self.jobs.get(&job).ok_or_else(|| format!("no job {job}"))?.spec.clone();
         self.charge_leaving(&spec, &placements, true, at);
-        if let (Cause::Preempt { .. }, Some(queue)) = (cause, self.ledger.find(&spec.queue)) {
-            self.ledger.note_preemption(queue, at);
+        if let (Cause::Preempt { .. }, false, Some(queue)) = (cause, extra, self.ledger.find(&spec.queue)) {
+            self.note_preemption(queue, at);
         }
-        self.preemptible.remove(&(spec.priority, id));
-        self.set_state(at, job, JobState::Preempting { lease: id, deadline })
+        self.restand_lease(id);
+        if extra {
+            self.resize(job);
+            return self.revise_job(job);
+        }
+        self.set_state(at, job, JobState::Preempting { lease: id, deadline })?;
+        self.resize(job);
+        Ok(())
+    }
+
+    /// Something about the job changed that is not its state.
+    fn revise_job(&mut self, id: JobId) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        job.revision += 1;
+        self.touched.jobs.insert(id);
+        Ok(())
     }
 
     pub(super) fn on_lease_ended(&mut self, at: Timestamp, id: LeaseId, cause: &Cause, next: &Next) -> Applied {
@@ -173,19 +227,35 @@ impl Cluster {
         }
         self.note_leaving(id);
         self.nodes_of(&lease).into_iter().for_each(|node| self.orders_changed(node));
+        self.restand_lease(id);
         let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
-        self.preemptible.remove(&(spec.priority, id));
-        self.charge(&spec, &lease.placements, !spec.preemptible, false, at);
+        self.charge(&spec, &lease.placements, is_firm(&spec, &lease), false, at);
         if was_leaving {
             self.charge_leaving(&spec, &lease.placements, false, at);
         }
+        self.leave_nodes_without_chips(&lease);
+        let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
+        if lease.extra != (*next == Next::Unchanged) || (!lease.extra && !job.extras.is_empty()) {
+            return Err(format!("job {} holds {} extra replicas, and lease {id} ends", job.id, job.extras.len()));
+        }
         match next {
             Next::Ended(outcome) => self.end_job(at, lease.job, outcome.clone()),
+            Next::Unchanged => {
+                job.extras.remove(&id);
+                job.given_back += u32::from(*cause == Cause::Released);
+                self.revise_job(lease.job)?;
+                self.resize(lease.job);
+                Ok(())
+            }
             Next::Pending => {
-                self.set_state(at, lease.job, JobState::Pending)?;
-                let job = self.jobs.get_mut(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?;
                 job.preemptions += u32::from(cause.for_job().is_some());
-                self.queue.insert(&spec, job.place, lease.job);
+                if matches!(cause, Cause::Preempt { .. }) {
+                    job.note_eviction(at);
+                }
+                let (spec, place) = (job.spec.clone(), job.place);
+                self.set_state(at, lease.job, JobState::Pending)?;
+                self.resize(lease.job);
+                self.queue.insert(&spec, place, lease.job);
                 self.queue.supply_grew();
                 self.reservations.check(&Holder::Job(lease.job));
                 Ok(())

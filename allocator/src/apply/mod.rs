@@ -36,6 +36,8 @@ impl Cluster {
     pub fn apply(&mut self, at: Timestamp, event: &Event) -> Result<(), Unfounded> {
         self.seq += 1;
         self.at = at;
+        self.looked_at = self.looked_at.max(at);
+        self.ripen(at);
         let applied = match event {
             Event::LeaderTookOver { epoch } => self.on_took_over(at, *epoch),
             Event::PolicyApplied { policy } => self.on_policy(at, policy),
@@ -66,6 +68,7 @@ impl Cluster {
             Event::ChipVacated { chip, lease, .. } => self.on_vacated(chip, *lease),
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
+            Event::JobCheckpointed { job } => self.on_checkpointed(at, *job),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
             Event::ClaimMade { job, placements, victims, deadline, choice } => {
                 let (placements, victims, choice) = (placements.clone(), victims.clone(), choice.clone());
@@ -78,17 +81,20 @@ impl Cluster {
             }
             Event::ReservationOpened { holder } => self.on_reservation_opened(holder),
             Event::ReservationDropped { holder, .. } => self.on_reservation_dropped(holder),
-            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at } => self.on_granted(Lease {
-                id: *lease,
-                job: *job,
-                attempt: *attempt,
-                placements: placements.clone(),
-                granted_at: at,
-                expires_at: *expires_at,
-                ends_at: *ends_at,
-                state: LeaseState::Active,
-                confirmed: BTreeSet::new(),
-            }),
+            Event::LeaseGranted { lease, job, attempt, placements, expires_at, ends_at, extra } => {
+                self.on_granted(Lease {
+                    id: *lease,
+                    job: *job,
+                    attempt: *attempt,
+                    extra: *extra,
+                    placements: placements.clone(),
+                    granted_at: at,
+                    expires_at: *expires_at,
+                    ends_at: *ends_at,
+                    state: LeaseState::Active,
+                    confirmed: BTreeSet::new(),
+                })
+            }
             Event::LeaseConfirmed { lease, node } => self.change_lease(*lease, |lease| {
                 lease.confirmed.insert(node.clone());
             }),

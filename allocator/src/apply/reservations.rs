@@ -49,6 +49,7 @@ impl Cluster {
 
     /// Puts a reservation on its chips, or takes it off.
     pub(crate) fn set_reserved(&mut self, holder: &Holder, reservation: &Reservation, reserved: bool) -> Applied {
+        self.reservations.barren.remove(holder);
         let mut nodes = BTreeSet::new();
         for placement in &reservation.placements {
             nodes.insert(*self.nodes_by_id.get(&placement.node).ok_or_else(|| format!("no node {}", placement.node))?);

@@ -4,11 +4,11 @@
 use super::standing::QuotaBlock;
 use crate::cluster::Cluster;
 use crate::place::find_within;
-use crate::preempt::{Plan, cost_of};
+use crate::preempt::Plan;
 use crate::queue::Shape;
 use crate::rights::Rights;
 use crate::room::Room;
-use chiptide_model::{Lease, Placement, Timestamp};
+use chiptide_model::{Cost, Lease, Placement, Timestamp};
 use std::cmp::Reverse;
 
 /// The cheapest leases under the limiting queue whose leaving lets the gang start within the limit, on any one class
@@ -24,9 +24,8 @@ fn on_class(cluster: &Cluster, shape: &Shape, class: usize, now: Timestamp) -> O
     block(cluster, &shape, class, &[])?.limit_of?;
     let victims = enough(cluster, &shape, class, now)?;
     let (placements, victims) = without_the_needless(cluster, &shape, class, victims, now)?;
-    let cost =
-        victims.iter().map(|lease| cost_of(cluster, lease, now)).fold(Default::default(), crate::preempt::Cost::plus);
-    Some(Plan { placements, victims: victims.iter().map(|lease| lease.id).collect(), cost })
+    let cost = victims.iter().map(|lease| cluster.eviction_cost(lease, now)).fold(Cost::default(), Cost::plus);
+    Some(Plan { placements, victims: victims.iter().map(|lease| lease.id).collect(), cost, runner_up: None })
 }
 
 fn block(cluster: &Cluster, shape: &Shape, class: usize, leaving: &[&Lease]) -> Option<QuotaBlock> {
@@ -39,7 +38,7 @@ fn enough<'a>(cluster: &'a Cluster, shape: &Shape, class: usize, now: Timestamp)
     let mut rights = Rights::of(cluster, shape, now);
     let mut candidates: Vec<&Lease> =
         cluster.preemptible_leases().filter(|lease| rights.may_evict(lease).is_some()).collect();
-    candidates.sort_by_key(|lease| Reverse((cost_of(cluster, lease, now), lease.id)));
+    candidates.sort_by_key(|lease| Reverse((cluster.eviction_cost(lease, now), lease.id)));
     let mut victims: Vec<&Lease> = Vec::new();
     while let Some(still) = block(cluster, shape, class, &victims) {
         let limiting = still.limit_of?;
@@ -79,7 +78,7 @@ fn without_the_needless<'a>(
     let mut needed = victims.clone();
     let mut placements = place(&needed)?;
     let mut dearest = victims;
-    dearest.sort_by_key(|lease| Reverse((cost_of(cluster, lease, now), lease.id)));
+    dearest.sort_by_key(|lease| Reverse((cluster.eviction_cost(lease, now), lease.id)));
     for lease in dearest {
         let rest: Vec<&Lease> = needed.iter().copied().filter(|other| other.id != lease.id).collect();
         if block(cluster, shape, class, &rest).is_none()

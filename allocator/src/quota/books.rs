@@ -6,8 +6,9 @@ use super::rank::Rank;
 use super::standing::{QuotaBlock, Standing};
 use crate::cluster::Cluster;
 use crate::queue::Shape;
+use crate::touched::Touched;
 use chiptide_model::{
-    CalendarReservation, ChipDemand, DeviceClass, Holder, JobId, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
+    CalendarReservation, ChipDemand, DeviceClass, Holder, JobSpec, Lease, LeaseState, Placement, SLOTS_PER_CHIP,
     Timestamp,
 };
 use std::cmp::Reverse;
@@ -61,6 +62,7 @@ impl Cluster {
         ledger.arrange(&self.policy, &self.fleet.classes, &self.open_windows(), at);
         ledger.capacity = self.capacity(&ledger);
         self.charge_all(&mut ledger);
+        self.touched.queues.extend(ledger.accounts.iter().map(|account| account.name.to_string()));
         self.ledger = ledger;
     }
 
@@ -83,7 +85,14 @@ impl Cluster {
     pub(crate) fn charge_all(&self, ledger: &mut Ledger) {
         ledger.clear_holdings();
         let live = self.leases.values().filter(|lease| lease.is_live());
-        let held = live.map(|lease| (lease.job, lease.placements.as_slice(), is_firm_lease(self, lease), Some(lease)));
+        let held = live.map(|lease| {
+            (
+                lease.job,
+                lease.placements.as_slice(),
+                self.jobs.get(&lease.job).is_some_and(|job| is_firm(&job.spec, lease)),
+                Some(lease),
+            )
+        });
         let claimed = self.claims.iter().map(|(job, claim)| {
             let firm = self.jobs.get(job).is_some_and(|job| !job.spec.preemptible);
             (*job, claim.placements.as_slice(), firm, None)
@@ -120,7 +129,8 @@ impl Cluster {
 
     fn capacity(&self, ledger: &Ledger) -> Vec<u64> {
         let mut capacity = vec![0; self.fleet.classes.len() + 1];
-        for (pool, chips) in self.fleet.pools.iter().zip(&self.fleet.pool_chips) {
+        let pools = self.fleet.pools.iter().zip(&self.fleet.pool_chips);
+        for (pool, chips) in pools.filter(|(_, chips)| !chips.is_empty()) {
             capacity[pool.class + 1] += chips.len() as u64 * u64::from(SLOTS_PER_CHIP);
         }
         capacity[NORMALISED] =
@@ -166,15 +176,6 @@ impl Cluster {
             classes.filter_map(|class| self.asks_on(shape, class)).any(|asks| standing.is_entitled(queue, &asks))
         };
         Rank { entitled, priority: shape.priority, shares: Reverse(self.ledger.shares(queue, now)) }
-    }
-
-    /// Whether a job of this shape goes before another, whatever their shares are.
-    pub(crate) fn outranks(&self, shape: &Shape, other: JobId, now: Timestamp) -> bool {
-        let standing = |shape: &Shape| {
-            let rank = self.rank(shape, now);
-            (rank.entitled, rank.priority)
-        };
-        self.job(other).is_some_and(|other| standing(shape) > standing(&Shape::of(&other.spec)))
     }
 
     /// What the quota has against these placements for a job of this shape, once these leases have left.
@@ -226,15 +227,46 @@ impl Cluster {
         self.ledger.find(&self.jobs.get(&lease.job)?.spec.queue)
     }
 
+    /// Notes that a job of this queue was preempted.
+    pub(crate) fn note_preemption(&mut self, queue: QueueIx, at: Timestamp) {
+        self.ledger.note_preemption(queue, at);
+        for &ix in &self.ledger.accounts[queue].path {
+            self.touched.preempted_queues.insert(self.ledger.accounts[ix].name.to_string());
+        }
+    }
+
+    /// What there is to keep of the queues that were touched.
+    pub fn queue_past(&self, touched: &Touched) -> Vec<QueuePast> {
+        let past = self.ledger.past(&self.fleet.classes);
+        let keep = |queue: &String| {
+            let account = &self.ledger.accounts[self.ledger.find(queue)?];
+            Some(QueuePast {
+                queue: queue.clone(),
+                uses: past.iter().filter(|row| row.queue == *queue).cloned().collect(),
+                preempted: account.preempted.clone(),
+                is_newly_preempted: touched.preempted_queues.contains(queue),
+            })
+        };
+        touched.queues.union(&touched.preempted_queues).filter_map(keep).collect()
+    }
+
     /// What every queue has and may have, in order of name.
     pub fn queue_uses(&self, now: Timestamp) -> Vec<QueueUse> {
+        let mut pending = vec![0; self.ledger.accounts.len()];
+        let waiting = self.queue.shapes().map(|(shape, jobs)| (shape.queue.as_str(), jobs.len() as u64));
+        let promised = self.claims.keys().filter_map(|job| Some((self.jobs.get(job)?.spec.queue.as_str(), 1)));
+        for (queue, jobs) in waiting.chain(promised) {
+            for &ix in self.ledger.find(queue).iter().flat_map(|ix| &self.ledger.accounts[*ix].path) {
+                pending[ix] += jobs;
+            }
+        }
         let mut uses: Vec<QueueUse> =
-            self.ledger.accounts.iter().enumerate().map(|(ix, _)| self.use_of(ix, now)).collect();
+            pending.into_iter().enumerate().map(|(ix, pending)| self.use_of(ix, pending, now)).collect();
         uses.sort_by(|a, b| a.queue.cmp(&b.queue));
         uses
     }
 
-    fn use_of(&self, ix: QueueIx, now: Timestamp) -> QueueUse {
+    fn use_of(&self, ix: QueueIx, pending: u64, now: Timestamp) -> QueueUse {
         let account = &self.ledger.accounts[ix];
         let column = |column: usize| ColumnUse {
             class: column.checked_sub(1).and_then(|class| self.fleet.classes.get(class).cloned()),
@@ -250,14 +282,28 @@ impl Cluster {
             parent: account.path.get(1).map(|&above| self.ledger.accounts[above].name.to_string()),
             weight: account.weight,
             share: self.ledger.share(ix, now),
+            pending,
             columns: (0..account.used.len()).map(column).collect(),
         }
     }
 }
 
-/// Whether nobody may take a lease.
-pub(crate) fn is_firm_lease(cluster: &Cluster, lease: &Lease) -> bool {
-    cluster.jobs.get(&lease.job).is_some_and(|job| !job.spec.preemptible)
+/// Whether nobody may take a lease: extra replicas may always be taken.
+pub(crate) fn is_firm(spec: &JobSpec, lease: &Lease) -> bool {
+    !spec.preemptible && !lease.extra
+}
+
+/// What there is to keep of a queue's past.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QueuePast {
+    /// The queue.
+    pub queue: String,
+    /// What it used of late; empty if nothing.
+    pub uses: Vec<PastUse>,
+    /// When jobs of it and of those below it were preempted.
+    pub preempted: Vec<Timestamp>,
+    /// Whether that has changed.
+    pub is_newly_preempted: bool,
 }
 
 /// What a queue has and may have.
@@ -271,6 +317,8 @@ pub struct QueueUse {
     pub weight: u32,
     /// Its share of the fleet beyond its guarantee, by weight, in millionths of a millionth.
     pub share: u64,
+    /// Jobs that wait, with those of the queues below.
+    pub pending: u64,
     /// Normalised chips first, then by device class.
     pub columns: Vec<ColumnUse>,
 }

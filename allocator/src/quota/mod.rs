@@ -13,8 +13,9 @@ mod rank;
 mod standing;
 
 pub(crate) use account::Amounts;
-pub use books::{ColumnUse, QueueUse, QuotaShortage};
+pub(crate) use books::is_firm;
+pub use books::{ColumnUse, QueuePast, QueueUse, QuotaShortage};
 pub use ledger::PastUse;
 pub(crate) use ledger::{Ledger, QueueIx};
 pub(crate) use rank::Rank;
-pub(crate) use standing::{Standing, Why};
+pub(crate) use standing::{QuotaBlock, Standing, Why};

@@ -21,6 +21,8 @@ pub(crate) struct Reservations {
     /// Counts up when a reservation sets something free, or one is made that may start at once: whoever was tried in
     /// vain is then worth another look in the same round.
     pub freed: u64,
+    /// Holders of whose chips none lay idle when the queue was last walked. Nothing comes free during a walk.
+    pub barren: BTreeSet<Holder>,
     /// The supply at which a short calendar reservation was last filled up in vain.
     pub filled_at: Option<u64>,
 }

@@ -24,7 +24,7 @@ mod serve;
 mod tend;
 
 pub(crate) use book::Reservations;
-pub(crate) use openings::{Use, find, find_first, make_way, open_for_eviction, served};
+pub(crate) use openings::{Use, find, find_first, make_way, note_barren, open_for_eviction, room_for, served};
 pub(crate) use reasons::reasons;
 pub(crate) use serve::{Turns, consider, enough_free};
 pub(crate) use tend::{close_overdue, policy_changed, tend};

@@ -1,13 +1,13 @@
 //! Which reserved chips a job may use all the same, and who has to give way when it does.
 
-use super::book::overlap;
+use super::book::{holds, overlap};
 use crate::cluster::Cluster;
 use crate::draft::Draft;
-use crate::fleet::NodeIx;
+use crate::fleet::{Chip, NodeIx, free_of};
 use crate::place::{Scope, class_scopes, find_within};
 use crate::queue::Shape;
 use crate::room::Room;
-use chiptide_model::{ChipId, Event, Holder, Job, JobId, LeaseId, NodeId, Placement, ReservationDrop, Timestamp};
+use chiptide_model::{ChipId, Event, Hold, Holder, Job, JobId, LeaseId, NodeId, Placement, ReservationDrop, Timestamp};
 use std::collections::BTreeSet;
 
 /// The reservations a job may look into.
@@ -17,7 +17,7 @@ pub(super) struct Openings {
     pub windows: Vec<Holder>,
     /// Its own, and those that begin only after it must have ended.
     pub harmless: Vec<Holder>,
-    /// Those of jobs of lower priority, which have to give way.
+    /// Those of jobs that it precedes, by guarantee or priority: they have to give way.
     pub outranked: Vec<Holder>,
 }
 
@@ -39,7 +39,7 @@ impl Openings {
                 }
                 Holder::Job(owner) if *owner == job.id => open.harmless.push(holder.clone()),
                 _ if ends_before => open.harmless.push(holder.clone()),
-                Holder::Job(owner) if cluster.outranks(shape, *owner, now) => {
+                Holder::Job(owner) if cluster.job(*owner).is_some_and(|owner| precedes(cluster, shape, owner, now)) => {
                     open.outranked.push(holder.clone());
                 }
                 _ => {}
@@ -47,6 +47,24 @@ impl Openings {
         }
         open
     }
+}
+
+/// Whether jobs of this shape go before a job whatever came first: by their queue's guarantee, or by priority.
+pub(super) fn precedes(cluster: &Cluster, shape: &Shape, job: &Job, now: Timestamp) -> bool {
+    let (ours, theirs) = (cluster.rank(shape, now), cluster.rank(&Shape::of(&job.spec), now));
+    (ours.entitled, ours.priority) > (theirs.entitled, theirs.priority)
+}
+
+/// The fleet as it is, with the reservations opened that a job may take in the end: not those it would only pass
+/// through, for what it gets has to be its own.
+pub(crate) fn room_for<'a>(cluster: &'a Cluster, job: &Job, shape: &Shape, now: Timestamp) -> Room<'a> {
+    let mut room = Room::of(cluster);
+    if !cluster.reservations.by_holder.is_empty() {
+        let open = Openings::of(cluster, job, &unbounded(shape.clone()), now);
+        let own = open.harmless.into_iter().filter(|holder| *holder == Holder::Job(job.id));
+        own.chain(open.windows).chain(open.outranked).for_each(|holder| room.open(&holder));
+    }
+    room
 }
 
 /// Room for a gang on the nodes that the calendar keeps for its queue now: they come before all others, which anyone
@@ -74,8 +92,31 @@ pub(crate) fn find(cluster: &Cluster, id: JobId, shape: &Shape, now: Timestamp) 
         holders.iter().for_each(|holder| room.open(holder));
         if holders.is_empty() { None } else { find_in(&room, shape, None) }
     };
-    let harmless = [open.windows, open.harmless].concat();
-    find_with(&harmless).or_else(|| find_with(&open.outranked))
+    let helps = |holder: &Holder| !cluster.reservations.barren.contains(holder);
+    let harmless: Vec<Holder> = open.windows.into_iter().chain(open.harmless).filter(helps).collect();
+    let outranked: Vec<Holder> = open.outranked.into_iter().filter(helps).collect();
+    find_with(&harmless).or_else(|| find_with(&outranked))
+}
+
+/// Notes whose reservations have nothing to give, so that not every job that is tried finds it out again.
+pub(crate) fn note_barren(cluster: &mut Cluster) {
+    let holders = cluster.reservations.by_holder.keys();
+    let barren = holders.filter(|holder| !sets_idle(cluster, holder)).cloned().collect();
+    cluster.reservations.barren = barren;
+}
+
+/// Whether anything that is reserved for a holder lies idle now; else there is nothing to be had from it.
+fn sets_idle(cluster: &Cluster, holder: &Holder) -> bool {
+    let placements = cluster.reservation(holder).map_or(&[][..], |reservation| &reservation.placements);
+    let free = |chip: &Chip| {
+        let held = chip.holds.iter().flat_map(|hold| hold.slots.iter().copied());
+        free_of(held.chain(chip.claims.iter().flat_map(|(_, slots)| slots.iter().copied())))
+    };
+    let idle_chip = |hold: &Hold| cluster.chip(&hold.chip).is_some_and(|chip| chip.in_service() && free(chip) > 0);
+    let aside = |placement: &Placement| {
+        cluster.node(&placement.node).is_some_and(|node| node.cpu_reserved > 0 || node.memory_reserved > 0)
+    };
+    holds(placements).any(idle_chip) || placements.iter().any(aside)
 }
 
 fn nodes_of(cluster: &Cluster, holders: &[Holder]) -> BTreeSet<NodeIx> {

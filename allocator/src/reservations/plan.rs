@@ -4,13 +4,13 @@
 //! pools they leave are counted again; a full search for the gang is made only when the counts say that enough room may
 //! be there. So the cost grows with those who have to leave, not with the fleet times the ends.
 
-use super::openings::Openings;
+use super::openings::room_for;
 use crate::cluster::Cluster;
 use crate::fleet::{ChipIx, PoolIx};
 use crate::place::{Scope, class_scopes, find_within, places};
 use crate::queue::Shape;
 use crate::room::{Need, Room};
-use chiptide_model::{Holder, Job, Lease, Placement, Same, Timestamp};
+use chiptide_model::{Job, Lease, Placement, Same, Timestamp};
 use std::collections::BTreeSet;
 
 /// Full searches made in one sweep at most; where counts mislead so often, the gang gets no reservation for now.
@@ -67,14 +67,8 @@ struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    /// The fleet as it is, with the reservations opened that the job may take in the end: not those it would only
-    /// pass through, for what it gets has to be its own.
     fn of(cluster: &'a Cluster, job: &Job, shape: &'a Shape, now: Timestamp) -> Sweep<'a> {
-        let mut room = Room::of(cluster);
-        let unbounded = Shape { stays_at_most: None, ..shape.clone() };
-        let open = Openings::of(cluster, job, &unbounded, now);
-        let own = open.harmless.into_iter().filter(|holder| *holder == Holder::Job(job.id));
-        own.chain(open.windows).chain(open.outranked).for_each(|holder| room.open(&holder));
+        let room = room_for(cluster, job, shape, now);
         let mut sweep = Sweep {
             need: Need::of(shape),
             scopes: scopes(cluster, shape).into_iter().map(|scope| (scope, 0)).collect(),

@@ -36,7 +36,8 @@ fn kept_for_others(cluster: &Cluster, job: &Job) -> u64 {
         !open.windows.contains(holder) && !open.harmless.contains(holder) && !open.outranked.contains(holder)
     });
     let accepted = |chip: &&crate::fleet::Chip| {
-        job.spec.device_classes.is_empty() || job.spec.device_classes.contains(&chip.facts.class)
+        job.spec.device_classes.is_empty()
+            || job.spec.device_classes.iter().any(|choice| choice.class == chip.facts.class)
     };
     let chips = others.flat_map(|(_, known)| holds(&known.placements)).filter_map(|hold| cluster.chip(&hold.chip));
     let idle = |chip: &crate::fleet::Chip| {

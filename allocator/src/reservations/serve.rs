@@ -1,14 +1,16 @@
 //! Jobs with reservations take their turn, and jobs that cannot start get one.
 
 use super::book::holds;
-use super::openings::{Use, make_way};
+use super::openings::{Use, make_way, precedes};
 use super::plan::earliest;
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::place::{Scope, class_scopes};
 use crate::queue::Shape;
 use crate::quota::Rank;
-use chiptide_model::{ChipDemand, Event, Holder, Job, JobId, Placement, ReservationDrop, SLOTS_PER_CHIP, Timestamp};
+use crate::serve::within_quota;
+use chiptide_model::{ChipDemand, Event, Holder, JobId, Placement, ReservationDrop, SLOTS_PER_CHIP, Timestamp};
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
@@ -17,7 +19,7 @@ pub(crate) struct Turns {
     ready: VecDeque<JobId>,
 }
 
-/// The order of service, the first the least.
+/// Where a job stands in the order of service; the least goes first.
 type Turn = (Reverse<Rank>, u64);
 
 fn turn(cluster: &Cluster, job: JobId, now: Timestamp) -> Option<Turn> {
@@ -34,6 +36,9 @@ impl Turns {
 
     /// Starts those who go before a job, or are that job.
     pub(crate) fn start_before(&mut self, draft: &mut Draft<'_>, job: JobId) {
+        if self.ready.is_empty() {
+            return;
+        }
         let now = draft.now();
         let until = turn(draft.cluster, job, now);
         while let Some(first) = self.ready.pop_front_if(|first| turn(draft.cluster, *first, now) <= until) {
@@ -72,21 +77,27 @@ pub(super) fn ready(cluster: &Cluster, job: JobId) -> Option<&[Placement]> {
                 && here().map(|p| p.memory_mib).sum::<u64>() + node.memory_claimed <= node.memory_free
         })
     };
-    let in_quota = |job: &Job| cluster.quota_against(&Shape::of(&job.spec), placements, &[]).is_none();
-    let free = cluster.waits(job)
-        && cluster.job(job).is_some_and(in_quota)
-        && holds(placements).all(chip_free)
-        && placements.iter().all(node_free);
+    let in_quota = || {
+        let spec = cluster.job(job).map(|job| &job.spec);
+        spec.is_some_and(|spec| cluster.quota_against(&Shape::of(spec), placements, &[]).is_none())
+    };
+    let free = cluster.waits(job) && holds(placements).all(chip_free) && placements.iter().all(node_free) && in_quota();
     free.then_some(placements)
 }
 
 /// A job has been tried in vain: gives it a reservation if it is among the first, or an earlier one.
 pub(crate) fn consider(draft: &mut Draft<'_>, id: JobId, shape: &Shape) {
-    let cluster = &*draft.cluster;
+    let (cluster, now) = (&*draft.cluster, draft.now());
     let policy = &cluster.policy.backfill;
     if policy.reservations_max == 0 || slots_wanted(shape) < u64::from(policy.chips_min) * u64::from(SLOTS_PER_CHIP) {
         return;
     }
+    if cluster.reservation(&Holder::Job(id)).is_none() && !may_be_given(cluster, shape, now) {
+        return;
+    }
+    // What is short must be room: chips kept for a queue that may not have them would be wasted.
+    let Some(open) = within_quota(cluster, shape).map(Cow::into_owned) else { return };
+    let shape = &open;
     match cluster.reservation(&Holder::Job(id)).map(|held| held.starts_at) {
         Some(starts_at) => make_earlier(draft, id, shape, starts_at),
         None => make_first(draft, id, shape),
@@ -124,23 +135,26 @@ fn make_earlier(draft: &mut Draft<'_>, id: JobId, shape: &Shape, starts_at: Time
     make(draft, id, shape, Some(starts_at), None);
 }
 
+/// Whether one more reservation may be made, or one be displaced, for a job of this shape.
+fn may_be_given(cluster: &Cluster, shape: &Shape, now: Timestamp) -> bool {
+    let last = displaced(cluster, now);
+    last.is_none_or(|last| cluster.job(last).is_some_and(|last| precedes(cluster, shape, last, now)))
+}
+
+/// Who gives its reservation up if one more is made: the last of the waiting jobs that hold one, once there are as many
+/// as there may be. Jobs on the move have theirs beside.
+fn displaced(cluster: &Cluster, now: Timestamp) -> Option<JobId> {
+    let waiting = cluster.reservations.jobs().map(|(job, _)| job).filter(|job| cluster.waits(*job));
+    let holders: Vec<JobId> = waiting.collect();
+    let full = holders.len() >= cluster.policy.backfill.reservations_max as usize;
+    holders.into_iter().filter(|_| full).max_by_key(|job| turn(cluster, *job, now))
+}
+
 fn make_first(draft: &mut Draft<'_>, id: JobId, shape: &Shape) {
-    let (now, most) = (draft.now(), draft.cluster.policy.backfill.reservations_max);
-    let every = draft.cluster.policy.backfill.replan_every;
-    // Jobs on the move have theirs beside.
-    let waiting = draft.cluster.reservations.jobs().filter(|(job, _)| draft.cluster.waits(*job));
-    let mut holders: Vec<(Turn, JobId)> =
-        waiting.filter_map(|(job, _)| Some((turn(draft.cluster, job, now)?, job))).collect();
-    holders.sort_unstable();
-    let displaced = match holders.last() {
-        Some((_, last)) if holders.len() >= most as usize => {
-            if !draft.cluster.outranks(shape, *last, now) {
-                return;
-            }
-            Some(*last)
-        }
-        _ => None,
-    };
+    let now = draft.now();
+    let backfill = &draft.cluster.policy.backfill;
+    let (most, every) = (backfill.reservations_max, backfill.replan_every);
+    let displaced = displaced(draft.cluster, now);
     // Where many jobs wait that no known end helps, each would be looked at in vain in every round.
     let (since, looks) = &mut draft.cluster.reservations.looks;
     if now.since(*since) >= every {
@@ -157,6 +171,9 @@ fn make_first(draft: &mut Draft<'_>, id: JobId, shape: &Shape) {
 fn make(draft: &mut Draft<'_>, id: JobId, shape: &Shape, before: Option<Timestamp>, displaced: Option<JobId>) {
     let Some(job) = draft.cluster.job(id) else { return };
     let Some(plan) = earliest(draft.cluster, job, shape, draft.now(), before) else { return };
+    if draft.cluster.quota_against(shape, &plan.placements, &[]).is_some() {
+        return;
+    }
     if let Some(job) = displaced {
         let why = ReservationDrop::Outranked { by: id };
         draft.emit(Event::ReservationDropped { holder: Holder::Job(job), why });

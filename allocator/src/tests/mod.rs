@@ -1,12 +1,17 @@
 //! Scenarios in words, and properties over random histories.
 
+mod budgets;
 mod consolidation;
 mod corruption;
+mod elastic;
+mod explain;
 mod history;
+mod placement;
 mod promises;
 mod quota;
 mod quota_history;
 mod reservations;
+mod reserve;
 mod rules;
 mod starvation;
 mod victims;

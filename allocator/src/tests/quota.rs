@@ -53,7 +53,7 @@ fn chips_count_at_their_speed_in_a_normalised_quota() {
     let mut world = world()
         .node_of("fast", "nvidia-h200", 4)
         .policy(|policy| {
-            let fast = chiptide_model::DeviceClassPolicy { speed_permille: 2000 };
+            let fast = chiptide_model::DeviceClassPolicy { speed_permille: 2000, replicas: None };
             policy.device_classes.insert(super::world::class("nvidia-h200"), fast);
         })
         .queue("q", |q| q.limit = chips(4));

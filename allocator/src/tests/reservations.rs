@@ -1,7 +1,7 @@
 //! Reservations: who gets one, who may pass it, how it ends; and the calendar.
 
-use super::world::{HIGH, LOW, World, job, node_id, world};
-use crate::{Command, explain, reservations};
+use super::world::{HIGH, LOW, World, chips, job, node_id, world};
+use crate::{Cluster, Command, check, explain, reservations};
 use chiptide_model::{CalendarReservation, ChipId, Health, Holder, Timestamp};
 use expect_test::expect;
 
@@ -110,6 +110,22 @@ fn a_higher_priority_takes_reserved_chips_and_evicts_nobody() {
 }
 
 #[test]
+fn those_who_ask_for_the_same_hold_reservations_beside_each_other() {
+    let mut world = world().node("n1", 2).node("n2", 2);
+    for name in ["first", "second"] {
+        world.submit(job(&format!("{name}-holder")).chips(2).lasts("10m")).expect("accepted");
+    }
+    let pairs = ["a", "b"].map(|name| job(name).chips(2));
+    world.story();
+    world.submit_all(pairs.to_vec());
+    world.expect(expect![[r#"
+        a submitted
+        b submitted
+        a has n1-0 n1-1 reserved from +11m30s
+        b has n2-0 n2-1 reserved from +11m30s"#]]);
+}
+
+#[test]
 fn no_more_than_so_many_hold_reservations_and_a_higher_priority_displaces_the_last() {
     let firm = |spec: &mut chiptide_model::JobSpec| spec.preemptible = false;
     let a = job("a").chips(2).lasts("1m").with(firm);
@@ -142,7 +158,7 @@ fn a_lost_chip_ends_the_reservation_and_another_is_looked_for() {
 }
 
 #[test]
-fn an_end_that_does_not_come_is_an_overrun_and_the_bound_is_stated_anew() {
+fn an_end_that_is_not_proven_costs_the_chip_and_the_bound_is_stated_anew() {
     let mut world = busy();
     world.submit(job("pair").chips(2)).expect("accepted");
     world.after("1m");
@@ -160,6 +176,54 @@ fn an_end_that_does_not_come_is_an_overrun_and_the_bound_is_stated_anew() {
         n1-1 is quarantined
         pair has its reservation no more: ChipLost
         pair has n2-0 n2-1 reserved from +1m30s"#]]);
+}
+
+#[test]
+fn a_node_that_is_silent_when_the_time_comes_is_an_overrun() {
+    let mut world = world().node("n1", 1).node("n2", 1).lease(job("a").lasts("1m")).lease(job("b").lasts("2m"));
+    world.submit(job("pair").replicas(2)).expect("accepted");
+    world.done("a");
+    world.nodes_report();
+    world.round(vec![Command::Silent(node_id("n1"))]);
+    world.story();
+    world.after("2m");
+    world.after("30s");
+    let report = world.full_report(&node_id("n2"));
+    world.round(vec![Command::Report(report)]);
+    world.after("1m");
+    world.expect(expect![[r#"
+        revoke b (max_duration) by +30s
+        lease of b ends (max_duration): Failed { reason: "max_duration" }
+        n2-0 is proven vacant of b
+        pair has its reservation no more: Overrun"#]]);
+}
+
+#[test]
+fn a_queue_within_its_guarantee_takes_what_is_reserved_for_a_borrower() {
+    let mut world = world()
+        .node("n1", 2)
+        .queue("owner", |queue| queue.guaranteed = chips(1))
+        .queue("guest", |_| {})
+        .lease(job("a").queue("guest").lasts("10m"));
+    world.submit(job("pair").queue("guest").chips(2)).expect("accepted");
+    world.submit(job("owned").queue("owner").priority(LOW)).expect("accepted");
+    world.expect(expect![[r#"
+        pair submitted
+        pair has n1-0 n1-1 reserved from +11m30s
+        owned submitted
+        pair gives its reservation up to owned
+        owned gets n1-1"#]]);
+}
+
+#[test]
+fn a_queue_at_its_limit_gets_no_reservation() {
+    let mut world = world()
+        .node("n1", 2)
+        .queue("small", |queue| queue.limit = chips(2))
+        .lease(job("a").queue("small").chips(1).lasts("10m"))
+        .lease(job("b").lasts("20m"));
+    world.submit(job("pair").queue("small").chips(2)).expect("accepted");
+    world.expect(expect!["pair submitted"]);
 }
 
 #[test]
@@ -254,7 +318,7 @@ fn the_chips_of_a_window_come_in_groups_on_one_node() {
 #[test]
 fn another_policy_withdraws_what_it_no_longer_asks_for() {
     let mut world = busy().policy(|policy| policy.calendar = vec![window(2, "inference")]);
-    world.submit(job("quad").chips(2).replicas(2)).expect("accepted");
+    world.submit(job("pair").chips(2)).expect("accepted");
     world.story();
     let mut policy = world.draft.policy.clone();
     policy.calendar.clear();
@@ -262,6 +326,7 @@ fn another_policy_withdraws_what_it_no_longer_asks_for() {
     world.round(vec![Command::ApplyPolicy(policy)]);
     world.expect(expect![[r#"
         policy
+        pair has its reservation no more: Withdrawn
         demo has its reservation no more: Withdrawn"#]]);
 }
 
@@ -275,4 +340,37 @@ fn who_waits_is_told_of_reservations() {
         .assert_eq(&told("pair"));
     expect!["[InsufficientChips(Shortage { requested: 1, available: 0 }), KeptForOthers { chips: 1 }]"]
         .assert_eq(&told("single"));
+}
+
+/// Breaks a sound cluster and says which invariants the recount finds broken.
+fn broken(damage: impl FnOnce(&mut Cluster, Holder)) -> Vec<&'static str> {
+    let mut world = busy();
+    world.submit(job("pair").chips(2)).expect("accepted");
+    let mut cluster = world.draft.clone();
+    damage(&mut cluster, Holder::Job(world.job_id("pair")));
+    let mut found: Vec<&str> = check(&cluster).into_iter().map(|violation| violation.invariant).collect();
+    found.dedup();
+    found
+}
+
+#[test]
+fn the_recount_sees_every_broken_reservation() {
+    let copy = |cluster: &mut Cluster, to: usize| {
+        let first = cluster.fleet.chips[0].reserved[0].clone();
+        cluster.fleet.chips[to].reserved.push(first);
+    };
+    assert_eq!(broken(|_, _| {}), Vec::<&str>::new());
+    let twice = broken(|cluster, _| copy(cluster, 0));
+    let unknown = broken(|cluster, _| copy(cluster, 2));
+    let lost = broken(|cluster, _| cluster.fleet.chips[0].reserved.clear());
+    let orphan = broken(|cluster, holder| drop(cluster.reservations.by_holder.remove(&holder)));
+    let idle = broken(|cluster, _| cluster.fleet.nodes[0].cpu_reserved += 1);
+    let leaving = broken(|cluster, _| {
+        let lease = *cluster.leases.keys().next().expect("a lease");
+        cluster.reservations.leaving.set(lease, None);
+    });
+    assert!(twice.contains(&"I1"), "{twice:?}");
+    for broken in [unknown, lost, orphan, idle, leaving] {
+        assert!(broken.contains(&"books"), "{broken:?}");
+    }
 }

@@ -87,7 +87,7 @@ fn same_node_waits_rather_than_spreads_and_preferred_does_not() {
     world.expect(expect![[r#"
         strict submitted
         easy submitted
-        easy gets n2-0 n2-1 n1-0"#]]);
+        easy gets n1-0 n2-0 n2-1"#]]);
 }
 
 #[test]

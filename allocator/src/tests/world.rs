@@ -52,6 +52,7 @@ pub(super) fn job(name: &str) -> Ask {
         priority_class: None,
         priority: MID,
         replicas: 1,
+        replicas_min: None,
         demand: ChipDemand::Chips(1),
         cpu_milli: 0,
         memory_mib: 0,
@@ -61,6 +62,9 @@ pub(super) fn job(name: &str) -> Ask {
         preemptible: true,
         grace: Millis::from_secs(30),
         checkpoint_every: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         lease_ttl: None,
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
@@ -88,15 +92,15 @@ impl Ask {
     pub(super) fn priority(self, value: i32) -> Ask {
         self.with(|spec| spec.priority = value)
     }
-    pub(super) fn queue(self, name: &str) -> Ask {
-        self.with(|spec| spec.queue = name.into())
-    }
     pub(super) fn lasts(self, span: &str) -> Ask {
         let span = span.parse().expect("a duration");
         self.with(|spec| spec.max_duration = Some(span))
     }
+    pub(super) fn queue(self, name: &str) -> Ask {
+        self.with(|spec| spec.queue = name.into())
+    }
     pub(super) fn classes(self, names: &[&str]) -> Ask {
-        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name)).collect())
+        self.with(|spec| spec.device_classes = names.iter().map(|name| class(name).into()).collect())
     }
 }
 
@@ -155,11 +159,35 @@ impl World {
         self
     }
 
+    /// A node that is not like the others: `node_with("n1", 8, |facts, chips| facts.cpu_milli = 8_000)`.
+    pub(super) fn node_with(
+        mut self,
+        name: &str,
+        chips: u16,
+        change: impl FnOnce(&mut NodeFacts, &mut [ChipFacts]),
+    ) -> World {
+        self.register_with(name, "nvidia-h20", chips, "boot-1", change);
+        self.told = self.log.len();
+        self
+    }
+
     pub(super) fn register(&mut self, name: &str, kind: &str, chips: u16, boot_id: &str) -> Vec<Result<Ack, Refusal>> {
-        let facts = NodeFacts {
+        self.register_with(name, kind, chips, boot_id, |_, _| {})
+    }
+
+    fn register_with(
+        &mut self,
+        name: &str,
+        kind: &str,
+        chips: u16,
+        boot_id: &str,
+        change: impl FnOnce(&mut NodeFacts, &mut [ChipFacts]),
+    ) -> Vec<Result<Ack, Refusal>> {
+        let mut facts = NodeFacts {
             cpu_milli: 64_000,
             memory_mib: 262_144,
             rack: None,
+            link_domain: None,
             agent_version: "test".into(),
             driver_version: None,
             labels: BTreeMap::new(),
@@ -175,12 +203,14 @@ impl World {
             numa_node: None,
             link_peers: Vec::new(),
         };
+        let mut chips: Vec<ChipFacts> = (0..chips).map(chip).collect();
+        change(&mut facts, &mut chips);
         self.round(vec![Command::Register {
             node: node_id(name),
             session: SessionId(Uuid::from_u128(self.rounds)),
             boot_id: boot_id.into(),
             facts,
-            chips: (0..chips).map(|i| (chip(i), Health::Healthy)).collect(),
+            chips: chips.into_iter().map(|chip| (chip, Health::Healthy)).collect(),
         }])
     }
 
@@ -189,6 +219,17 @@ impl World {
         let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
         self.names.insert(ask.0.name.clone(), id);
         self.round(vec![Command::Submit(vec![NewJob { id, spec: Arc::new(ask.0) }])]).remove(0)
+    }
+
+    /// Submits jobs together.
+    pub(super) fn submit_all(&mut self, asks: Vec<Ask>) {
+        let jobs = asks.into_iter().map(|ask| {
+            let id = JobId(Uuid::from_u128(self.names.len() as u128 + 1));
+            self.names.insert(ask.0.name.clone(), id);
+            NewJob { id, spec: Arc::new(ask.0) }
+        });
+        let jobs = jobs.collect();
+        self.round(vec![Command::Submit(jobs)]).remove(0).expect("accepted");
     }
 
     /// A job that holds a lease when the story begins.
@@ -270,6 +311,12 @@ impl World {
         }
     }
 
+    fn is_extra(&self, lease: LeaseId) -> bool {
+        let is =
+            |event: &Event| matches!(event, Event::LeaseGranted { lease: known, extra: true, .. } if *known == lease);
+        self.log.iter().any(|(_, event)| is(event))
+    }
+
     fn tell(&self, at: Timestamp, event: &Event) -> String {
         let chips = |placements: &[chiptide_model::Placement]| -> String {
             let one = |hold: &chiptide_model::Hold| match hold.slots.iter().map(|s| s.count()).sum::<u16>() {
@@ -281,15 +328,20 @@ impl World {
         match event {
             Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
             Event::JobStarted { job } => format!("{} runs", self.name(*job)),
+            Event::JobCheckpointed { job } => format!("{} checkpoints", self.name(*job)),
             Event::JobEnded { job, outcome } => format!("{} ended: {outcome:?}", self.name(*job)),
             Event::ClaimMade { job, placements, .. } => {
                 format!("{} is promised {}", self.name(*job), chips(placements))
             }
             Event::ClaimDropped { job, why } => format!("{} loses its promise: {why:?}", self.name(*job)),
+            Event::LeaseGranted { job, placements, extra: true, .. } => {
+                format!("{} grows by {}", self.name(*job), chips(placements))
+            }
             Event::LeaseGranted { job, placements, .. } => format!("{} gets {}", self.name(*job), chips(placements)),
             Event::LeaseRevoked { lease, cause: Cause::Preempt { for_job }, deadline } => {
                 let grace = deadline.since(at);
-                format!("evict {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
+                let verb = if self.is_extra(*lease) { "shrink" } else { "evict" };
+                format!("{verb} {} for {} by +{grace}", self.holder(*lease), self.name(*for_job))
             }
             Event::LeaseRevoked { lease, cause: Cause::Reclaim { for_job }, deadline } => {
                 let grace = deadline.since(at);
@@ -301,9 +353,11 @@ impl World {
             Event::LeaseEnded { lease, cause, next } => {
                 let next = match next {
                     Next::Pending => "back to pending".into(),
+                    Next::Unchanged => "the job goes on".into(),
                     Next::Ended(outcome) => format!("{outcome:?}"),
                 };
-                format!("lease of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
+                let what = if self.is_extra(*lease) { "extra lease" } else { "lease" };
+                format!("{what} of {} ends ({}): {next}", self.holder(*lease), cause.as_str())
             }
             Event::ChipVacated { chip, lease, .. } => format!("{chip} is proven vacant of {}", self.holder(*lease)),
             Event::LeaseConfirmed { lease, node } => format!("{node} confirms {}", self.holder(*lease)),

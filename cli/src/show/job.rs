@@ -3,7 +3,7 @@
 use super::{Facts, cores, lease, memory, pairs};
 use crate::output::{state, table, text};
 use crate::span::{ago, moment, until};
-use chiptide_api::job::{JobBody, JobView, KindBody, PriorityBody, SameLevelBody, Strength};
+use chiptide_api::job::{ClassBody, JobBody, JobView, KindBody, PriorityBody, SameLevelBody, Strength};
 use chrono::{DateTime, Utc};
 
 /// A row a job.
@@ -44,7 +44,7 @@ pub(crate) fn job(job: &JobView, now: DateTime<Utc>) -> String {
     facts.add("priority", priority(job));
     facts.add("preemptible", if spec.preemptible == Some(true) { "yes" } else { "no" });
     facts.add("asks for", asks_for(spec));
-    facts.add_some("device classes", (!spec.device_classes.is_empty()).then(|| spec.device_classes.join(", ")));
+    facts.add_some("device classes", (!spec.device_classes.is_empty()).then(|| classes(&spec.device_classes)));
     facts.add_some("grace", spec.grace.map(|span| span.to_string()));
     facts.add_some("max duration", spec.max_duration.map(|span| span.to_string()));
     facts.add_some("checkpoint every", spec.checkpoint_every.map(|span| span.to_string()));
@@ -132,11 +132,24 @@ fn asks_for(spec: &JobBody) -> String {
         text.push_str(" each");
     }
     if let Some(same) = &spec.same {
-        let level = if same.level == SameLevelBody::Node { "node" } else { "rack" };
+        let level = match same.level {
+            SameLevelBody::Node => "node",
+            SameLevelBody::Link => "link",
+            SameLevelBody::Rack => "rack",
+        };
         text.push_str(if same.strength == Strength::Required { ", on one " } else { ", if possible on one " });
         text.push_str(level);
     }
     text
+}
+
+/// Device classes as a job accepts them, with their speeds where it gives them.
+fn classes(bodies: &[ClassBody]) -> String {
+    let text = |body: &ClassBody| match body {
+        ClassBody::Name(name) => name.clone(),
+        ClassBody::Rated(rated) => format!("{} at {}", rated.class, rated.speed),
+    };
+    bodies.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

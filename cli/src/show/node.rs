@@ -32,6 +32,7 @@ pub(crate) fn node(node: &NodeView, now: DateTime<Utc>) -> String {
     facts.add_some("unknown since", node.unknown_since.map(|at| moment(at, now)));
     facts.add_some("reported", node.reported_at.map(|at| moment(at, now)));
     facts.add_some("rack", node.rack.clone());
+    facts.add_some("link domain", node.link_domain.clone());
     facts.add_some("labels", pairs(&node.labels));
     facts.add("device classes", node.device_classes.join(", "));
     facts.add("chips", format!("{}, {} free as a whole", node.chips, node.chips_free));

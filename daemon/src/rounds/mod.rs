@@ -10,6 +10,7 @@ use crate::store::idempotency_keys::Key;
 use crate::store::leader::Leadership;
 use anyhow::Context;
 use chiptide_allocator::Command;
+use chiptide_model::Policy;
 use round_loop::RoundLoop;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +86,7 @@ impl Led {
     }
 }
 
-/// Reads the cluster, takes the lead in it, and runs the loop on a thread and a runtime of its own: a round waits for
+/// Reads the cluster, takes the lead in it (putting `policy` in force, if it is another than the one that is), and runs the loop on a thread and a runtime of its own: a round waits for
 /// Postgres ten times, and among the tasks of a hundred clients each wait would end in a queue (measured: half the
 /// throughput).
 pub fn spawn(
@@ -93,13 +94,14 @@ pub fn spawn(
     store: Store,
     leadership: Leadership,
     entries: mpsc::Receiver<Entry>,
+    policy: Option<Policy>,
 ) -> anyhow::Result<Led> {
     let (leading_in, leading) = oneshot::channel();
     let (ended_in, ended) = oneshot::channel();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("make the rounds' runtime")?;
     let life = async move {
-        let round_loop = RoundLoop::lead(shared, store, leadership, entries).await?;
+        let round_loop = RoundLoop::lead(shared, store, leadership, entries, policy).await?;
         let _ = leading_in.send(());
         round_loop.run().await
     };

@@ -7,6 +7,7 @@
 use super::Entry;
 use super::gathering::{Closed, Gathering, Keys};
 use crate::metrics;
+use crate::policy_file;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::idempotency_keys::{self, Key, Recorded};
@@ -14,6 +15,7 @@ use crate::store::leader::{Leadership, guard};
 use crate::store::{Store, StoreError, load};
 use anyhow::Context;
 use chiptide_allocator::{Cluster, Command};
+use chiptide_model::Policy;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,7 +53,7 @@ pub(super) struct RoundLoop {
 enum Woken {
     Committed(Box<Closed>, Result<(), StoreError>),
     Looked(Vec<Entry>, Result<Vec<Recorded>, StoreError>),
-    Came(Option<Entry>),
+    Came(Option<Box<Entry>>),
     Syncing,
     Due,
 }
@@ -63,6 +65,7 @@ impl RoundLoop {
         store: Store,
         leadership: Leadership,
         entries: mpsc::Receiver<Entry>,
+        policy: Option<Policy>,
     ) -> anyhow::Result<RoundLoop> {
         let cluster = load::load(&store).await.context("read the cluster")?;
         *shared.cluster_arc().write() = cluster.clone();
@@ -80,9 +83,15 @@ impl RoundLoop {
             looking: None,
             held_back: VecDeque::new(),
         };
-        let is_new = lead.draft.seq == 0;
-        let policy = is_new.then(|| Command::ApplyPolicy(chiptide_model::Policy::default()));
-        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), policy];
+        let policy = match policy {
+            policy if lead.draft.seq == 0 => Some(Policy { version: 1, ..policy.unwrap_or_default() }),
+            Some(file) => policy_file::next_version(&file, &lead.draft.policy),
+            None => None,
+        };
+        if let Some(policy) = &policy {
+            tracing::info!(policy.version, queues = policy.queues.len(), "put a policy in force");
+        }
+        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), policy.map(Command::ApplyPolicy)];
         let entry = |command| Entry { command, many: false, key: None, reply: oneshot::channel().0 };
         lead.decide(first.into_iter().flatten().map(entry).collect())?;
         let closed = lead.gathering.close(&mut lead.draft);
@@ -104,7 +113,7 @@ impl RoundLoop {
                 Woken::Committed(_, Err(error)) => Err(error),
                 Woken::Looked(batch, Ok(known)) => self.on_looked(batch, &known),
                 Woken::Looked(_, Err(error)) => Err(error),
-                Woken::Came(Some(entry)) => self.on_entry(entry),
+                Woken::Came(Some(entry)) => self.on_entry(*entry),
                 Woken::Came(None) => {
                     open = false;
                     Ok(())
@@ -144,7 +153,7 @@ impl RoundLoop {
                 Woken::Looked(batch, known)
             }
             () = self.syncing.notified(), if self.committing.is_some() => Woken::Syncing,
-            entry = self.entries.recv(), if room => Woken::Came(entry),
+            entry = self.entries.recv(), if room => Woken::Came(entry.map(Box::new)),
             () = due => Woken::Due,
         }
     }

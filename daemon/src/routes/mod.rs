@@ -1,12 +1,14 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
 mod chips;
+mod explain;
 mod extract;
 mod health;
 mod jobs;
 mod leases;
 mod nodes;
 pub mod problem;
+mod queues;
 mod registration;
 
 use crate::app::App;
@@ -35,6 +37,7 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
     security(("bearer" = [])),
     tags(
         (name = "jobs", description = "Submit work and follow it."),
+        (name = "queues", description = "Who may hold how much."),
         (name = "leases", description = "The right to use chips."),
         (name = "nodes", description = "Machines with chips."),
         (name = "chips", description = "Who holds what."),
@@ -58,8 +61,10 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Contract::openapi())
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs::get))
+        .routes(routes!(explain::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::done))
+        .routes(routes!(queues::list))
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))

@@ -50,6 +50,7 @@ pub(super) fn parse(body: RegisterBody) -> Result<Registration, Invalid> {
         cpu_milli: body.cpu_milli,
         memory_mib: body.memory_mib,
         rack: body.rack,
+        link_domain: body.link_domain,
         agent_version: body.agent_version,
         driver_version: body.driver_version,
         labels: body.labels,

@@ -1,13 +1,18 @@
 //! The transaction of a round: the log and the current state it folds to, all or nothing.
 
+use super::consolidations::{self, Moves};
+use super::evictions::Eviction;
 use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
-use super::{Result, Store, chips, claims, events, holds, idempotency_keys, jobs, leases, nodes, policies};
+use super::{
+    Result, Store, chips, claims, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
+    queue_usage, reservations,
+};
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
-use chiptide_allocator::{Claim, Cluster, Touched};
-use chiptide_model::{ChipId, Event, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
+use chiptide_allocator::{Claim, Cluster, QueuePast, Reservation, Touched};
+use chiptide_model::{ChipId, Event, Holder, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
 use std::collections::BTreeSet;
 
 /// Everything a round writes, gathered from the draft so that the next round may already change it.
@@ -28,6 +33,10 @@ pub struct Commit {
     new_holds: Vec<HoldWrite>,
     proven: Vec<(ChipIx, LeaseId)>,
     claims: Vec<(JobId, Option<Claim>)>,
+    evictions: Vec<Eviction>,
+    queues: Vec<QueuePast>,
+    reservations: Vec<(Holder, Option<Reservation>)>,
+    moves: Moves,
 }
 
 impl Commit {
@@ -37,6 +46,13 @@ impl Commit {
         commit.policy = touched.policy.then(|| after.policy.clone());
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
+        commit.evictions = evictions::among(after, touched, &events);
+        commit.queues = after.queue_past(touched);
+        let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());
+        commit.reservations = touched.reservations.iter().map(set_aside).collect();
+        let moved = |gang: &JobId| (*gang, after.moved_for(*gang).collect());
+        commit.moves.gangs = touched.consolidations.iter().map(moved).collect();
+        commit.moves.last = after.moved_at().filter(|_| !touched.consolidations.is_empty());
         commit.events = events;
         commit
     }
@@ -152,6 +168,18 @@ impl Commit {
         }
         if !self.claims.is_empty() {
             claims::replace(tx, &self.claims).await?;
+        }
+        if !self.evictions.is_empty() {
+            evictions::insert(tx, &self.evictions).await?;
+        }
+        if !self.queues.is_empty() {
+            queue_usage::replace(tx, &self.queues).await?;
+        }
+        if !self.reservations.is_empty() {
+            reservations::replace(tx, &self.reservations).await?;
+        }
+        if !self.moves.gangs.is_empty() {
+            consolidations::replace(tx, &self.moves).await?;
         }
         Ok(())
     }

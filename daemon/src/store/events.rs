@@ -57,3 +57,9 @@ pub async fn last_seq(tx: &mut PgConnection) -> Result<u64> {
     let seq = sqlx::query_scalar!("select coalesce(max(seq), 0) as \"seq!\" from events").fetch_one(tx).await?;
     super::unsigned("events", &"max", seq)
 }
+
+/// When the last event happened; `None` in a new log.
+pub async fn last_at(tx: &mut PgConnection) -> Result<Option<Timestamp>> {
+    let at = sqlx::query_scalar!("select at from events order by seq desc limit 1").fetch_optional(tx).await?;
+    Ok(at.map(moment))
+}

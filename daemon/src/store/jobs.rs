@@ -4,6 +4,7 @@ use super::{Result, StoreError, column, expect_rows, json, moment, signed, unjso
 use chiptide_model::{Job, JobId, JobState, LeaseId, Outcome};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, QueryBuilder};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -157,6 +158,10 @@ impl JobRow {
             state,
             attempt: unsigned("jobs", &self.id, self.attempt.into())?,
             preemptions: unsigned("jobs", &self.id, self.preemptions.into())?,
+            evictions: Vec::new(),
+            checkpointed_at: None,
+            extras: BTreeSet::new(),
+            given_back: 0,
             changed_at: moment(self.changed_at),
             revision: unsigned("jobs", &self.id, self.revision)?,
         })

@@ -146,6 +146,7 @@ impl LeaseRow {
             id: LeaseId(id),
             job: JobId(self.job_id),
             attempt: unsigned("leases", &id, self.attempt.into())?,
+            extra: false,
             placements: unjson("leases", &id, self.placements)?,
             granted_at: moment(self.granted_at),
             expires_at: self.expires_at.map(moment),

@@ -1,6 +1,9 @@
 //! Memory from the tables: one consistent read of everything live.
 
-use super::{Result, Store, StoreError, claims, events, holds, jobs, leases, nodes, policies, unsigned};
+use super::{
+    Result, Store, StoreError, claims, consolidations, events, holds, jobs, leases, nodes, policies, queue_usage,
+    reservations, unsigned,
+};
 use chiptide_allocator::{Cluster, Snapshot};
 
 /// Reads the live cluster, in one repeatable-read transaction.
@@ -21,7 +24,13 @@ pub async fn load(store: &Store) -> Result<Cluster> {
         leases: leases::load_in_memory(&mut tx).await?,
         vacating: holds::load_vacating(&mut tx).await?,
         claims: claims::load(&mut tx).await?,
-        ..Snapshot::default()
+        past_use: queue_usage::load_uses(&mut tx).await?,
+        preempted: queue_usage::load_preempted(&mut tx).await?,
+        at: events::last_at(&mut tx).await?.unwrap_or_default(),
+        reservations: reservations::load(&mut tx).await?,
+        moved: consolidations::load_moved(&mut tx).await?,
+        demand: Default::default(),
+        moved_at: consolidations::load_last(&mut tx).await?,
     };
     tx.commit().await?;
     snapshot.restore().map_err(|detail| StoreError::Unreadable { table: "current state", row: "-".into(), detail })

@@ -8,7 +8,9 @@
 pub mod chips;
 pub mod claims;
 pub mod commit;
+pub mod consolidations;
 pub mod events;
+pub mod evictions;
 pub mod holds;
 pub mod idempotency_keys;
 pub mod jobs;
@@ -17,6 +19,8 @@ pub mod leases;
 pub mod load;
 pub mod nodes;
 pub mod policies;
+pub mod queue_usage;
+pub mod reservations;
 pub mod tokens;
 
 use chiptide_model::Timestamp;

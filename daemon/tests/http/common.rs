@@ -35,6 +35,22 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// A daemon on a new database.
     pub(crate) async fn start() -> Daemon {
+        Daemon::start_in(tempfile::tempdir().expect("a directory")).await
+    }
+
+    /// A daemon on a new database, with this policy in its file.
+    pub(crate) async fn with_policy(text: &str) -> Daemon {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("policy.yaml"), text).expect("written");
+        Daemon::start_in(dir).await
+    }
+
+    /// Writes another policy into the file; the next start puts it in force.
+    pub(crate) fn write_policy(&self, text: &str) {
+        std::fs::write(self.dir.path().join("policy.yaml"), text).expect("written");
+    }
+
+    async fn start_in(dir: tempfile::TempDir) -> Daemon {
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}", std::process::id());
         let url = tokio::task::spawn_blocking(move || {
@@ -42,14 +58,19 @@ impl Daemon {
             cluster.ensure_database(&name).expect("a database");
             cluster.url(&name)
         });
-        Daemon::on(url.await.expect("a URL"), tempfile::tempdir().expect("a directory")).await
+        Daemon::on(url.await.expect("a URL"), dir).await
     }
 
     async fn on(database_url: String, dir: tempfile::TempDir) -> Daemon {
         let token_file = dir.path().join("admin-token");
         let url_file = dir.path().join("daemon.url");
         drop(std::fs::remove_file(&url_file));
-        let flags = ["chiptided", "--listen", "127.0.0.1:0", "--admin-token-file", token_file.to_str().expect("UTF-8")];
+        let policy_file = dir.path().join("policy.yaml");
+        let mut flags =
+            vec!["chiptided", "--listen", "127.0.0.1:0", "--admin-token-file", token_file.to_str().expect("UTF-8")];
+        if policy_file.exists() {
+            flags.extend(["--policy-file", policy_file.to_str().expect("UTF-8")]);
+        }
         let config = Config::load(&Flags::parse_from(flags)).expect("a valid configuration");
         let stop = CancellationToken::new();
         let run = serve::run(config, dir.path().to_owned(), database_url.clone(), None, stop.clone());
@@ -148,6 +169,7 @@ pub(crate) fn registration(name: &str, chips: usize) -> RegisterBody {
         cpu_milli: 64_000,
         memory_mib: 262_144,
         rack: None,
+        link_domain: None,
         labels: Default::default(),
         driver_version: None,
         chips: (0..chips).map(|i| chip_body(&format!("{name}-gpu{i}"))).collect(),

@@ -3,7 +3,9 @@
 mod bad_input;
 mod common;
 mod contract;
+mod explain;
 mod jobs;
 mod nodes;
+mod queues;
 mod store;
 mod workloads;

@@ -68,3 +68,59 @@ async fn a_takeover_waits_for_a_commit_under_way() {
     let mut late = store.writer.begin().await.expect("a transaction");
     assert!(matches!(leader::guard(&mut late, mine).await, Err(StoreError::Deposed)));
 }
+
+/// Quotas, a calendar whose window is open, and moves.
+const EVERYTHING: &str = "
+queues:
+  default: {}
+  ads: {guaranteed: {'*': 2}, preemption_budget: {per_day: 9}}
+calendar:
+- {name: nightly, from: 0, to: 4102444800000, queue: ads, chips: 1, device_class: nvidia-h20}
+consolidation: {lost_chip_ms_max: 3600000, cool_down: 1m}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_world_with_everything_in_it_is_the_same_after_a_restart() {
+    let daemon = Daemon::with_policy(EVERYTHING).await;
+    let (mut first, _) = (Node::register(&daemon, "n1", 2).await, Node::register(&daemon, "n2", 4).await);
+    let submit = async |extra: serde_json::Value| daemon.client.create_job(&job(extra), None).await.expect("accepted");
+    submit(json!({"name": "share", "share": {"fraction": 0.5}, "chips": null, "lease_ttl": "1h"})).await;
+    submit(json!({"name": "low", "chips": 2, "priority_class": "best-effort", "grace": "1h", "queue": "ads"})).await;
+    submit(json!({"name": "ends", "chips": 2, "max_duration": "1h"})).await;
+    submit(json!({"name": "over", "share": {"memory_mib": 1000}, "chips": null})).await;
+    let over = daemon.client.jobs(&[("name", "over".into())]).await.expect("a page").items[0].id;
+    daemon.client.cancel_job(over, None).await.expect("cancelled");
+    submit(json!({"name": "spike", "kind": "inference", "chips": 2})).await;
+    submit(json!({"name": "gang", "chips": 4})).await;
+    first.obey().await;
+    let (before, folded) = daemon.stored_and_folded().await;
+    assert_eq!(before, folded);
+    for (what, there) in [
+        ("jobs", !before.jobs.is_empty()),
+        ("leases", before.leases.len() > 2),
+        ("a claim with its choice", before.claims.iter().any(|(_, claim)| !claim.choice.per_victim.is_empty())),
+        ("a reservation", !before.reservations.is_empty()),
+        ("a calendar reservation", before.reservations.iter().any(|(_, known)| known.open)),
+        ("past use", !before.past_use.is_empty()),
+        ("a preemption", !before.preempted.is_empty()),
+    ] {
+        assert!(there, "there is {what} in {before:#?}");
+    }
+    let daemon = daemon.restart().await;
+    let (after, folded) = daemon.stored_and_folded().await;
+    assert_eq!(after, folded);
+    assert_eq!((after.leases, after.preempted, after.vacating), (before.leases, before.preempted, before.vacating));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_older_versions_wrote_still_loads() {
+    let daemon = Daemon::start().await;
+    let mut connection = sqlx::PgConnection::connect(&daemon.database_url).await.expect("connected");
+    let older = r#"insert into policies (version, applied_at, body) values (2, now(), '{"version": 2,
+        "queues": ["default", "old"], "priority_classes": {"standard": {"value": 500, "preemptible": true}},
+        "bounds": {"claim": "90s", "vacate": "60s", "grace_max": "1h"}}')"#;
+    sqlx::raw_sql(older).execute(&mut connection).await.expect("stored");
+    let daemon = daemon.restart().await;
+    let accepted = daemon.client.create_job(&job(json!({"queue": "old", "priority_class": "standard"})), None).await;
+    assert_eq!(accepted.expect("accepted").state, "pending");
+}

@@ -31,6 +31,7 @@ struct ChipSeen {
 struct NodeSeen {
     heard: bool,
     rack: Option<String>,
+    link_domain: Option<String>,
     cpu_milli: u64,
     memory_mib: u64,
     cpu_milli_used: u64,
@@ -57,6 +58,12 @@ impl Chips {
         self.chips.get(chip).map(|seen| (&seen.class, seen.memory_mib))
     }
 
+    /// The link fabric of a node; a node without one counts as a fabric of its own.
+    pub(super) fn link_domain(&self, node: &NodeId) -> String {
+        let domain = self.nodes.get(node).and_then(|seen| seen.link_domain.clone());
+        domain.unwrap_or_else(|| format!("links of {node}"))
+    }
+
     /// The rack of a node; a node without one counts as a rack of its own.
     pub(super) fn rack(&self, node: &NodeId) -> String {
         let rack = self.nodes.get(node).and_then(|seen| seen.rack.clone());
@@ -74,7 +81,7 @@ impl Chips {
     pub(super) fn registered(&mut self, node: &NodeId, facts: &NodeFacts, chips: &[(ChipFacts, Health)]) {
         let seen = self.nodes.entry(node.clone()).or_default();
         seen.heard = true;
-        seen.rack = facts.rack.clone();
+        (seen.rack, seen.link_domain) = (facts.rack.clone(), facts.link_domain.clone());
         (seen.cpu_milli, seen.memory_mib) = (facts.cpu_milli, facts.memory_mib);
         for (chip, health) in chips {
             let seen = self.chips.entry(chip.id.clone()).or_insert_with(|| ChipSeen {

@@ -17,6 +17,8 @@ struct JobSeen {
     spec: Arc<JobSpec>,
     step: Step,
     attempt: u32,
+    /// Live extra leases.
+    extras: BTreeSet<LeaseId>,
 }
 
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct LeaseSeen {
     nodes: BTreeSet<NodeId>,
     live: bool,
     preempted: bool,
+    /// One replica of an elastic job, beside its base lease.
+    extra: bool,
 }
 
 /// Every job and lease the log has named.
@@ -66,7 +70,7 @@ impl Jobs {
             findings.add(Rule::JobOutOfStep, detail);
         }
         self.last_place = self.last_place.max(place);
-        let new = JobSeen { spec: Arc::clone(spec), step: Step::Pending, attempt: 0 };
+        let new = JobSeen { spec: Arc::clone(spec), step: Step::Pending, attempt: 0, extras: BTreeSet::new() };
         if self.jobs.insert(job, new).is_some() {
             findings.add(Rule::JobOutOfStep, format!("job {job} was submitted twice"));
         }
@@ -116,7 +120,7 @@ impl Jobs {
         self.claims.remove(&job);
         self.owed.remove(&job);
         let nodes = placements.iter().map(|placement| placement.node.clone()).collect();
-        if self.leases.insert(lease, LeaseSeen { job, nodes, live: true, preempted: false }).is_some() {
+        if self.leases.insert(lease, LeaseSeen { job, nodes, live: true, preempted: false, extra: false }).is_some() {
             findings.add(Rule::JobOutOfStep, format!("lease {lease} was granted twice"));
         }
         let Some(seen) = self.jobs.get_mut(&job) else {
@@ -128,6 +132,33 @@ impl Jobs {
             findings.add(Rule::JobOutOfStep, detail);
         }
         (seen.step, seen.attempt) = (Step::Leased(lease), attempt);
+        Some(Arc::clone(&seen.spec))
+    }
+
+    /// A grant of one more replica; the answer is what the job asked for.
+    pub(super) fn grown(
+        &mut self,
+        lease: LeaseId,
+        job: JobId,
+        placements: &[Placement],
+        findings: &mut Findings,
+    ) -> Option<Arc<JobSpec>> {
+        let nodes = placements.iter().map(|placement| placement.node.clone()).collect();
+        let new = LeaseSeen { job, nodes, live: true, preempted: false, extra: true };
+        if self.leases.insert(lease, new).is_some() {
+            findings.add(Rule::JobOutOfStep, format!("lease {lease} was granted twice"));
+        }
+        let Some(seen) = self.jobs.get_mut(&job) else {
+            findings.add(Rule::JobOutOfStep, format!("job {job}, which was never submitted, grew"));
+            return None;
+        };
+        seen.extras.insert(lease);
+        let most = seen.spec.replicas.saturating_sub(seen.spec.gang()) as usize;
+        if !matches!(seen.step, Step::Leased(_)) || seen.extras.len() > most {
+            let detail =
+                format!("job {job} holds {} of {most} extra replicas, being {:?}", seen.extras.len(), seen.step);
+            findings.add(Rule::JobOutOfStep, detail);
+        }
         Some(Arc::clone(&seen.spec))
     }
 
@@ -165,9 +196,18 @@ impl Jobs {
         let next = match next {
             Next::Pending => Step::Pending,
             Next::Ended(_) => Step::Ended,
+            Next::Unchanged if seen.extra => {
+                self.jobs.get_mut(&seen.job).map(|job| job.extras.remove(&lease));
+                return;
+            }
+            Next::Unchanged => Step::Leased(lease),
         };
         match self.jobs.get_mut(&seen.job) {
-            Some(job) if job.step == Step::Leased(lease) => job.step = next,
+            Some(job) if !job.extras.is_empty() => {
+                let detail = format!("lease {lease} ended before the extra replicas of job {}", seen.job);
+                findings.add(Rule::JobOutOfStep, detail);
+            }
+            Some(job) if job.step == Step::Leased(lease) && next != job.step => job.step = next,
             _ => findings.add(Rule::JobOutOfStep, format!("lease {lease} ended, and job {} did not hold it", seen.job)),
         }
     }
@@ -180,10 +220,10 @@ impl Jobs {
         let Some(preemptor) = self.jobs.get(&for_job) else {
             return findings.add(Rule::PreemptedForNobody, format!("lease {lease}: there is no job {for_job}"));
         };
-        let fair = self
-            .jobs
-            .get(&seen.job)
-            .is_some_and(|victim| victim.spec.preemptible && victim.spec.priority < preemptor.spec.priority);
+        let fair = self.jobs.get(&seen.job).is_some_and(|victim| match seen.extra {
+            true => victim.spec.priority <= preemptor.spec.priority,
+            false => victim.spec.preemptible && victim.spec.priority < preemptor.spec.priority,
+        });
         if !fair {
             let detail = format!("lease {lease} of job {} was preempted for job {for_job}", seen.job);
             findings.add(Rule::UnfairPreemption, detail);

@@ -196,11 +196,16 @@ impl Auditor {
     fn lease(&mut self, event: &Event) {
         let findings = &mut self.findings;
         match event {
-            Event::LeaseGranted { lease, job, attempt, placements, .. } => {
+            Event::LeaseGranted { lease, job, attempt, placements, extra, .. } => {
                 self.report.grants += 1;
                 self.report.holds += placements.iter().map(|placement| placement.holds.len() as u64).sum::<u64>();
-                if let Some(spec) = self.jobs.granted(*lease, *job, *attempt, placements, findings) {
-                    shape::check(*job, &spec, placements, &self.chips, findings);
+                let asked = match extra {
+                    true => self.jobs.grown(*lease, *job, placements, findings),
+                    false => self.jobs.granted(*lease, *job, *attempt, placements, findings),
+                };
+                if let Some(spec) = asked {
+                    let replicas = if *extra { shape::Replicas::Extra } else { shape::Replicas::Gang };
+                    shape::check(*job, &spec, replicas, placements, &self.chips, findings);
                 }
                 self.chips.granted(*lease, *job, placements, findings);
             }

@@ -5,11 +5,33 @@ use super::findings::{Findings, Rule};
 use chiptide_model::{ChipDemand, JobId, JobSpec, Kind, Placement, SLOTS_PER_CHIP, SameLevel};
 use std::collections::BTreeSet;
 
+/// Which of a job's replicas a lease holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Replicas {
+    /// Those that start together.
+    Gang,
+    /// One more, of an elastic job.
+    Extra,
+}
+
 /// Every replica once, each with the chips it asked for, of a class it accepts, as near to each other as it must be.
-pub(super) fn check(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &Chips, findings: &mut Findings) {
+pub(super) fn check(
+    job: JobId,
+    spec: &JobSpec,
+    granted: Replicas,
+    placements: &[Placement],
+    chips: &Chips,
+    findings: &mut Findings,
+) {
     let replicas: BTreeSet<u32> = placements.iter().map(|placement| placement.replica).collect();
-    if placements.len() != spec.replicas as usize || !replicas.iter().copied().eq(0..spec.replicas) {
-        let detail = format!("job {job} asked for {} replicas and got {}", spec.replicas, placements.len());
+    let whole = match granted {
+        Replicas::Gang => placements.len() == spec.gang() as usize && replicas.iter().copied().eq(0..spec.gang()),
+        Replicas::Extra => {
+            placements.len() == 1 && replicas.iter().all(|replica| (spec.gang()..spec.replicas).contains(replica))
+        }
+    };
+    if !whole {
+        let detail = format!("job {job} asked for {} replicas and got {}", spec.gang(), placements.len());
         findings.add(Rule::GangIncomplete, detail);
     }
     for placement in placements {
@@ -49,7 +71,7 @@ fn check_classes(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &C
 }
 
 fn accepts(spec: &JobSpec, class: &chiptide_model::DeviceClass) -> bool {
-    spec.device_classes.is_empty() || spec.device_classes.contains(class)
+    spec.device_classes.is_empty() || spec.device_classes.iter().any(|choice| choice.class == *class)
 }
 
 fn check_nearness(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &Chips, findings: &mut Findings) {
@@ -57,6 +79,7 @@ fn check_nearness(job: JobId, spec: &JobSpec, placements: &[Placement], chips: &
     let nodes: BTreeSet<_> = placements.iter().map(|placement| &placement.node).collect();
     let places = match same.level {
         SameLevel::Node => nodes.len(),
+        SameLevel::Link => nodes.iter().map(|node| chips.link_domain(node)).collect::<BTreeSet<_>>().len(),
         SameLevel::Rack => nodes.iter().map(|node| chips.rack(node)).collect::<BTreeSet<_>>().len(),
     };
     if places > 1 {

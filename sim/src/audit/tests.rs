@@ -31,6 +31,7 @@ fn spec(replicas: u32, demand: ChipDemand) -> JobSpec {
         priority_class: None,
         priority: 100,
         replicas,
+        replicas_min: None,
         demand,
         cpu_milli: 1000,
         memory_mib: 0,
@@ -40,6 +41,9 @@ fn spec(replicas: u32, demand: ChipDemand) -> JobSpec {
         preemptible: true,
         grace: Millis(0),
         checkpoint_every: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
         lease_ttl: None,
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
@@ -71,6 +75,7 @@ fn log() -> Log {
         cpu_milli: 3000,
         memory_mib: 0,
         rack: None,
+        link_domain: None,
         agent_version: "0".into(),
         driver_version: None,
         labels: BTreeMap::new(),
@@ -135,7 +140,15 @@ impl Log {
     }
     fn grant_attempt(self, lease_n: u128, job_n: u128, attempt: u32, placements: Vec<Placement>) -> Log {
         let (lease, job) = (lease(lease_n), job(job_n));
-        self.then(Event::LeaseGranted { lease, job, attempt, placements, expires_at: None, ends_at: None })
+        self.then(Event::LeaseGranted {
+            lease,
+            job,
+            attempt,
+            placements,
+            expires_at: None,
+            ends_at: None,
+            extra: false,
+        })
     }
     fn done(self, n: u128) -> Log {
         self.then(Event::LeaseEnded { lease: lease(n), cause: Cause::Done, next: Next::Ended(Outcome::Succeeded) })
@@ -290,7 +303,7 @@ fn nothing_is_granted_where_it_may_not_be() {
 #[test]
 fn a_chip_is_granted_where_it_is_and_of_a_class_the_job_accepts() {
     let grant = |spec, placement| log().submit(1, spec).grant(1, vec![placement]);
-    let picky = JobSpec { device_classes: vec![DeviceClass::new("nvidia-g2").expect("a class")], ..one_chip() };
+    let picky = JobSpec { device_classes: vec![DeviceClass::new("nvidia-g2").expect("a class").into()], ..one_chip() };
     grant(one_chip(), on(0, "n2", vec![whole("a", 1)])).violates(Rule::WrongChip);
     grant(picky.clone(), on(0, "n1", vec![whole("a", 1)])).violates(Rule::WrongChip);
     grant(picky, on(0, "n2", vec![whole("c", 1)])).passes();

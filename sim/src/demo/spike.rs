@@ -7,7 +7,7 @@ use crate::openb::class_of;
 use crate::progress::Progress;
 use crate::scheduler::{Scheduler, has_chips};
 use anyhow::Context;
-use chiptide_api::job::{JobBody, JobView, KindBody, PriorityBody, UnfitBody};
+use chiptide_api::job::{ClassBody, JobBody, JobView, KindBody, PriorityBody, UnfitBody};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -209,7 +209,7 @@ fn job(index: usize, replicas: u64, chips: u64, models: &[&str]) -> JobBody {
         share: None,
         cpu_milli: 4000 * chips,
         memory_mib: 16_384 * chips,
-        device_classes: models.iter().map(|model| class_of(model).to_string()).collect(),
+        device_classes: models.iter().map(|model| ClassBody::Name(class_of(model).to_string())).collect(),
         same: None,
         max_duration: None,
         preemptible: None,

@@ -1,11 +1,17 @@
-//! The cluster as the wire shows it: jobs, chips, nodes, reasons, and the answer to each command of a round.
+//! The cluster as the wire shows it: jobs, chips, nodes, queues, reasons and explanations.
+
+mod explain;
+mod queues;
+
+pub use explain::explanation;
+pub use queues::queues;
 
 use crate::telemetry::Telemetry;
-use chiptide_allocator::explain::{Explainer, Shortage};
+use chiptide_allocator::explain::Explainer;
 use chiptide_allocator::fleet::{Chip, Node};
 use chiptide_allocator::{Cluster, Reason};
 use chiptide_api::chip::{ChipView, HolderView};
-use chiptide_api::job::{JobBody, JobView, PromiseView};
+use chiptide_api::job::{JobBody, JobView};
 use chiptide_api::lease::LeaseView;
 use chiptide_api::node::NodeView;
 use chiptide_api::reason::Reason as ReasonView;
@@ -17,14 +23,7 @@ use std::collections::BTreeSet;
 pub fn job(explainer: &mut Explainer<'_>, job: &Job) -> JobView {
     let reasons = explainer.explain(job);
     let cluster = explainer.cluster();
-    let promise = reasons.iter().find_map(|reason| match reason {
-        Reason::AwaitingVacancy { chips, waiting_for, deadline } => Some(PromiseView {
-            chips: u32::try_from(*chips).unwrap_or(u32::MAX),
-            waiting_for: u32::try_from(*waiting_for).unwrap_or(u32::MAX),
-            deadline: to_utc(*deadline),
-        }),
-        _ => None,
-    });
+    let promise = reasons.iter().find_map(explain::promise);
     JobView {
         id: job.id.0,
         state: job.state.as_str().into(),
@@ -49,76 +48,20 @@ pub fn job(explainer: &mut Explainer<'_>, job: &Job) -> JobView {
     }
 }
 
+/// A reason: its code and numbers for programs, its sentence for people.
 fn reason_view(reason: &Reason) -> ReasonView {
-    let plain = |code: &str, message: String| ReasonView {
-        code: code.into(),
-        device_class: None,
-        requested: None,
-        available: None,
-        shortfall: None,
-        message,
-    };
-    let short = |code: &str, shortage: &Shortage, message: String| ReasonView {
-        requested: Some(shortage.requested),
-        available: Some(shortage.available),
-        shortfall: Some(shortage.shortfall()),
-        ..plain(code, message)
-    };
-    match reason {
-        Reason::AwaitingVacancy { chips, waiting_for, .. } => plain(
-            "awaiting_vacancy",
-            format!("{chips} chips are promised; {waiting_for} of them are still being vacated"),
-        ),
-        Reason::NoSuchClass(class) => ReasonView {
-            device_class: Some(class.to_string()),
-            ..plain("no_such_class", format!("the fleet has no chip of class {class}"))
-        },
-        Reason::NeverFits(s) => short(
-            "never_fits",
-            s,
-            format!("the whole fleet would hold {} of {} replicas if it were empty", s.available, s.requested),
-        ),
-        Reason::InsufficientChips(s) => {
-            short("insufficient_chips", s, format!("{} chips are needed, {} are free", s.requested, s.available))
-        }
-        Reason::Fragmented(s) => short(
-            "fragmented",
-            s,
-            format!("enough chips are free, but together they hold only {} of {} replicas", s.available, s.requested),
-        ),
-        Reason::InsufficientCpu(s) => short(
-            "insufficient_cpu",
-            s,
-            format!("{} of {} replicas find chips and CPU on one node", s.available, s.requested),
-        ),
-        Reason::InsufficientMemory(s) => short(
-            "insufficient_memory",
-            s,
-            format!("{} of {} replicas find chips and memory on one node", s.available, s.requested),
-        ),
-        Reason::Scattered(s) => short(
-            "scattered",
-            s,
-            format!("{} of {} replicas find chips, CPU and memory together on one node", s.available, s.requested),
-        ),
-        Reason::Topology => plain("topology", "there is room, but not in one place as the job requires".into()),
-        Reason::NodesUnknown { chips } => ReasonView {
-            available: Some(*chips),
-            ..plain("nodes_unknown", format!("{chips} chips are on nodes that do not report"))
-        },
-        Reason::Reserved { starts_at } => {
-            plain("reserved", format!("chips are set aside for it; it starts by {} at the latest", to_utc(*starts_at)))
-        }
-        Reason::KeptForOthers { chips } => ReasonView {
-            available: Some(*chips),
-            ..plain("kept_for_others", format!("{chips} free chips are kept for the reservations of others"))
-        },
-        Reason::ReservationShort { name, shortage } => short(
-            "reservation_short",
-            shortage,
-            format!("the calendar's {name} has {} of {} chips kept", shortage.available, shortage.requested),
-        ),
-        Reason::NextRound => plain("next_round", "nothing is in the way; the next round serves it".into()),
+    let shortage = reason.shortage();
+    let numbers = shortage.map(|(_, shortage)| shortage);
+    ReasonView {
+        code: reason.code().into(),
+        device_class: reason.device_class().map(ToString::to_string),
+        queue: reason.queue().map(str::to_owned),
+        unit: shortage.map(|(unit, _)| unit.as_str().into()),
+        requested: numbers.map(|shortage| shortage.requested),
+        available: numbers.map_or_else(|| reason.unusable(), |shortage| Some(shortage.available)),
+        over_by: reason.over_by().map(to_utc),
+        shortfall: numbers.map(|shortage| shortage.shortfall()),
+        message: reason.to_string(),
     }
 }
 
@@ -178,6 +121,7 @@ pub fn node(cluster: &Cluster, node: &Node, telemetry: &Telemetry) -> NodeView {
         unknown_since: node.unknown_since.map(to_utc),
         reported_at: telemetry.reported_at(&node.id).map(to_utc),
         rack: node.facts.rack.clone(),
+        link_domain: node.facts.link_domain.clone(),
         labels: node.facts.labels.clone(),
         agent_version: node.facts.agent_version.clone(),
         driver_version: node.facts.driver_version.clone(),
