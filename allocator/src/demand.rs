@@ -15,7 +15,7 @@ const PER_JOB_MAX: u64 = 64;
 pub struct Demand {
     /// The counts placement goes by.
     pub known: Mix,
-    /// The counts so far; they become `known` whenever they have grown by half.
+    /// The counts so far; they become `known` whenever they have doubled.
     pub counted: Mix,
 }
 
@@ -74,7 +74,7 @@ impl Demand {
         let times = u64::from(spec.replicas).min(PER_JOB_MAX);
         self.counted.add(spec, share, times);
         let (now, then) = (self.counted.replicas, self.known.replicas);
-        let learns = now < then || now > then + then / 2;
+        let learns = now < then || now > 2 * then;
         if learns {
             self.known = self.counted.clone();
         }

@@ -86,6 +86,20 @@ impl Need {
         if chips == 0 { 0 } else { chips.min(self.fits_node(free)) / u64::from(self.together.max(1)) }
     }
 
+    /// Whether they fit at all: the same question without a division, for it is asked of every pool.
+    pub(crate) fn has_room(&self, free: &PoolFree) -> bool {
+        match self.demand {
+            _ if self.together != 1 => self.fits(free) > 0,
+            ChipDemand::Chips(0) => self.fits(free) > 0,
+            ChipDemand::Chips(n) if free.whole < n || (free.rule.binds() && free.rule.replicas(n, free.whole) == 0) => {
+                false
+            }
+            ChipDemand::ShareSlots(slots) if free.most < slots => false,
+            ChipDemand::ShareMemory(_) if free.most == 0 => false,
+            _ => free.cpu >= self.cpu && free.memory >= self.memory,
+        }
+    }
+
     /// How many such replicas the CPU and memory of a node hold.
     pub(crate) fn fits_node(&self, free: &PoolFree) -> u64 {
         let by = |have: u64, want: u64| have.checked_div(want).unwrap_or(u64::MAX);
@@ -253,6 +267,12 @@ impl<'a> Room<'a> {
                 taken.swap_remove(at);
             }
         }
+    }
+
+    /// CPU and memory that this plan finds free on a node.
+    pub(crate) fn free_on(&self, node: NodeIx) -> (u64, u64) {
+        let (cpu, memory) = self.node_free(node);
+        (u64::try_from(cpu).unwrap_or(0), u64::try_from(memory).unwrap_or(0))
     }
 
     fn node_free(&self, node: NodeIx) -> (i64, i64) {

@@ -127,6 +127,11 @@ impl Client {
         self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/renew")), key)).await
     }
 
+    /// Says that the job of a lease has made a checkpoint just now.
+    pub async fn checkpoint_lease(&self, id: Uuid, key: Option<&str>) -> Result<LeaseView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/checkpoint")), key)).await
+    }
+
     /// Gives a lease back.
     pub async fn release_lease(&self, id: Uuid, body: &ReleaseBody, key: Option<&str>) -> Result<JobView, ClientError> {
         self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/release")).json(body), key)).await

@@ -88,9 +88,13 @@ pub struct JobHolderView {
     /// By when it leaves at the latest, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaves_by: Option<DateTime<Utc>>,
-    /// Why it is not taken: `leaving`, `not_preemptible`, `priority_not_lower`, `budget`, `guaranteed`, `not_enough`.
+    /// Why it is not taken: `leaving`, `not_preemptible`, `priority_not_lower`, `protected`, `budget`, `guaranteed`,
+    /// `not_enough`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spared: Option<String>,
+    /// `protected`: until when; absent for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected_until: Option<DateTime<Utc>>,
 }
 
 /// One way to let a pending job start.
@@ -206,8 +210,14 @@ pub struct RunnerUpView {
 pub struct StandingView {
     /// Its lease.
     pub lease: Uuid,
-    /// Chips it holds.
+    /// Chips it holds, those of extra replicas included.
     pub chips: f64,
+    /// Replicas it holds.
+    #[serde(default)]
+    pub replicas: u32,
+    /// Of those, extra ones: the first to go and the last to come back.
+    #[serde(default)]
+    pub extras: u32,
     /// Nodes it spans.
     pub nodes: u64,
     /// Since when.
@@ -223,7 +233,7 @@ pub struct StandingView {
     /// `preemptible`: by jobs of a priority above this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub above_priority: Option<i32>,
-    /// `preemptible`: not before this, by the preemption budget.
+    /// `preemptible`: not before this, by its `min_runtime` or a preemption budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
     /// `preemptible`: its queue borrows, so the chips may be asked back by whoever is guaranteed them.
@@ -241,6 +251,9 @@ pub struct EvictionView {
     pub lease: Uuid,
     /// Which attempt of the job it was.
     pub attempt: u32,
+    /// Whether only an extra replica went, so that the job ran on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extra: bool,
     /// When notice was given, or the lease was lost.
     pub at: DateTime<Utc>,
     /// By when it had to leave.

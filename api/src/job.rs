@@ -149,6 +149,19 @@ pub enum UnfitBody {
     Refuse,
 }
 
+/// How often a job's chips may be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetBody {
+    /// At most so many times within 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_day: Option<u32>,
+    /// At least this long from one time to the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "2h")]
+    pub cool_down: Option<Millis>,
+}
+
 /// What to run in each replica. The agents run it; without a workload the job's owner runs it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -178,10 +191,17 @@ pub struct JobBody {
     /// A priority class of the policy, or a number; default `standard` for training, `serving` for inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class: Option<PriorityBody>,
-    /// Gang size: all replicas start together or none does.
-    #[serde(default = "one")]
+    /// Gang size: all replicas start together or none does. Default 1. Of an elastic job give `replicas_min` and
+    /// `replicas_max` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 4)]
-    pub replicas: u64,
+    pub replicas: Option<u64>,
+    /// Makes the job elastic: so many replicas start together or not at all, further ones come and go with what is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_min: Option<u64>,
+    /// The most replicas an elastic job may grow to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_max: Option<u64>,
     /// Whole chips of one replica, all on one node; 0 for work that needs only CPU or memory. Give this or `share`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = 8)]
@@ -216,6 +236,17 @@ pub struct JobBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "1h")]
     pub checkpoint_every: Option<Millis>,
+    /// What a restart costs each of its chips besides the work lost: loading, compiling, warming up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "40s")]
+    pub restart_cost: Option<Millis>,
+    /// No lease of it is taken before it has lasted this long; default as the priority class says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "10m")]
+    pub min_runtime: Option<Millis>,
+    /// How often its chips may be taken; default as the priority class says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemption_budget: Option<BudgetBody>,
     /// If given, the holder must renew the lease within this time or it is ended and the job fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "60s")]
@@ -233,9 +264,6 @@ pub struct JobBody {
 
 fn default_queue() -> String {
     "default".into()
-}
-fn one() -> u64 {
-    1
 }
 
 /// One job, or up to 1,000 in one call.
@@ -298,6 +326,15 @@ pub struct JobView {
     /// The live lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseView>,
+    /// The live leases of its extra replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extras: Vec<LeaseView>,
+    /// Replicas it holds now, extra ones included.
+    #[serde(default)]
+    pub replicas_held: u32,
+    /// The last checkpoint it reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointed_at: Option<DateTime<Utc>>,
     /// How many leases it has had.
     pub attempt: u32,
     /// How often its chips were taken by others.

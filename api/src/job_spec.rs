@@ -1,13 +1,14 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX, RatedClassBody,
-    SameBody, SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
+    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX,
+    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
 };
 use crate::problem::Invalid;
+use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
-    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PriorityClass, SLOTS_PER_CHIP, Same,
-    SameLevel, SlotCount, Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass,
+    SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -34,7 +35,7 @@ impl JobBody {
             KindBody::Inference => Kind::Inference,
         };
         let (priority_class, priority, defaults) = priority(self.priority_class, kind, policy)?;
-        let replicas = within("replicas", self.replicas, 1, REPLICAS_MAX)?;
+        let (replicas_min, replicas) = replicas(self.replicas, self.replicas_min, self.replicas_max)?;
         let demand = demand(self.chips, self.share)?;
         if demand == ChipDemand::Chips(0) && self.cpu_milli == 0 && self.memory_mib == 0 {
             return Err(Invalid::new("invalid_field", "chips", "0 only with cpu_milli or memory_mib"));
@@ -47,6 +48,9 @@ impl JobBody {
             ("max_duration", self.max_duration),
             ("checkpoint_every", self.checkpoint_every),
             ("lease_ttl", self.lease_ttl),
+            ("restart_cost", self.restart_cost),
+            ("min_runtime", self.min_runtime),
+            ("preemption_budget.cool_down", self.preemption_budget.and_then(|budget| budget.cool_down)),
         ] {
             if span.is_some_and(|span| span.0 < 1000) {
                 return Err(Invalid::new("out_of_range", field, "at least 1s"));
@@ -59,8 +63,8 @@ impl JobBody {
             queue: self.queue,
             priority_class,
             priority,
-            replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
-            replicas_min: None,
+            replicas,
+            replicas_min,
             demand,
             cpu_milli: within("cpu_milli", self.cpu_milli, 0, 10_000_000)?,
             memory_mib: within("memory_mib", self.memory_mib, 0, 1_000_000_000)?,
@@ -77,9 +81,9 @@ impl JobBody {
             preemptible: self.preemptible.unwrap_or(defaults.preemptible),
             grace,
             checkpoint_every: self.checkpoint_every,
-            restart_cost: None,
-            min_runtime: defaults.min_runtime,
-            preemption_budget: defaults.preemption_budget,
+            restart_cost: self.restart_cost,
+            min_runtime: self.min_runtime.or(defaults.min_runtime),
+            preemption_budget: budget(self.preemption_budget)?.or(defaults.preemption_budget),
             lease_ttl: self.lease_ttl,
             unfit: match self.unfit {
                 UnfitBody::Wait => Unfit::Wait,
@@ -111,7 +115,9 @@ impl JobBody {
                 Some(class) => PriorityBody::Class(class.clone()),
                 None => PriorityBody::Value(spec.priority),
             }),
-            replicas: u64::from(spec.replicas),
+            replicas: spec.replicas_min.is_none().then(|| u64::from(spec.replicas)),
+            replicas_min: spec.replicas_min.map(u64::from),
+            replicas_max: spec.replicas_min.map(|_| u64::from(spec.replicas)),
             chips,
             share,
             cpu_milli: spec.cpu_milli,
@@ -129,6 +135,11 @@ impl JobBody {
             preemptible: Some(spec.preemptible),
             grace: Some(spec.grace),
             checkpoint_every: spec.checkpoint_every,
+            restart_cost: spec.restart_cost,
+            min_runtime: spec.min_runtime,
+            preemption_budget: spec
+                .preemption_budget
+                .map(|budget| BudgetBody { per_day: budget.per_day, cool_down: budget.cool_down }),
             lease_ttl: spec.lease_ttl,
             unfit: match spec.unfit {
                 Unfit::Wait => UnfitBody::Wait,
@@ -154,6 +165,33 @@ fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, In
     } else {
         Err(Invalid::new("out_of_range", field, format!("{value} is not between {min} and {max}")))
     }
+}
+
+/// The least replicas of an elastic job, and the gang size, or the most replicas of an elastic one.
+fn replicas(fixed: Option<u64>, min: Option<u64>, max: Option<u64>) -> Result<(Option<u32>, u32), Invalid> {
+    let count = |field, value| Ok(u32::try_from(within(field, value, 1, REPLICAS_MAX)?).unwrap_or(u32::MAX));
+    let invalid = |field, detail: &str| Err(Invalid::new("invalid_field", field, detail));
+    match (fixed, min, max) {
+        (fixed, None, None) => Ok((None, count("replicas", fixed.unwrap_or(1))?)),
+        (Some(_), _, _) => invalid("replicas", "give replicas, or replicas_min and replicas_max, not both"),
+        (None, Some(_), None) => invalid("replicas_max", "an elastic job needs both replicas_min and replicas_max"),
+        (None, None, Some(_)) => invalid("replicas_min", "an elastic job needs both replicas_min and replicas_max"),
+        (None, Some(min), Some(max)) => {
+            let (least, most) = (count("replicas_min", min)?, count("replicas_max", max)?);
+            if least > most {
+                return invalid("replicas_max", "must be at least replicas_min");
+            }
+            Ok((Some(least), most))
+        }
+    }
+}
+
+fn budget(body: Option<BudgetBody>) -> Result<Option<PreemptionBudget>, Invalid> {
+    let Some(BudgetBody { per_day, cool_down }) = body else { return Ok(None) };
+    if per_day.is_some_and(|most| most > BUDGET_MAX) {
+        return Err(Invalid::new("out_of_range", "preemption_budget.per_day", format!("at most {BUDGET_MAX}")));
+    }
+    Ok(Some(PreemptionBudget { per_day, cool_down }))
 }
 
 /// The class by name, the priority, and what the class says where the job does not.

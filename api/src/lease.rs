@@ -16,6 +16,9 @@ pub struct LeaseView {
     pub job: Uuid,
     /// Which attempt of the job, from 1.
     pub attempt: u32,
+    /// Whether it holds one extra replica of an elastic job, beside the job's own lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extra: bool,
     /// `active`, `revoking` or `ended`.
     pub state: String,
     /// Why it is being taken, or was ended: `preempt`, `max_duration`, `expired`, `cancelled`, `done`, `released`, `fault`.
@@ -84,6 +87,7 @@ impl LeaseView {
             id: lease.id.0,
             job: lease.job.0,
             attempt: lease.attempt,
+            extra: lease.extra,
             state: state.into(),
             cause: cause.map(|c| c.as_str().into()),
             for_job: cause.and_then(Cause::for_job).map(|job| job.0),

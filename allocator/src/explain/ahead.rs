@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 
 /// Ends looked at before a rehearsal gives up.
 const ENDS_MAX: usize = 4096;
-/// Placements that a rehearsal tries before it gives up.
-const TRIES_MAX: usize = 256;
+/// Pools that a rehearsal looks at before it gives up: in a large fleet it tries fewer placements than in a small one.
+const POOLS_MAX: usize = 640_000;
 /// Jobs ahead within one shape that are counted.
 const AHEAD_MAX: usize = 10_000;
 
@@ -35,7 +35,7 @@ impl Ahead {
         for (other, jobs) in cluster.queue.shapes().filter(|(other, _)| competes(other)) {
             let rank = cluster.rank(other, now);
             let places: Vec<u64> = match rank.cmp(&own) {
-                Ordering::Greater => jobs.keys().take(TRIES_MAX).copied().collect(),
+                Ordering::Greater => jobs.keys().take(AHEAD_MAX).copied().collect(),
                 // Counting a range walks it; past the bound it does not matter any more.
                 Ordering::Equal => jobs.range(..job.place).take(AHEAD_MAX).map(|(at, _)| *at).collect(),
                 Ordering::Less => continue,
@@ -72,7 +72,7 @@ pub(super) fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead, room: Room
         if placed.is_some_and(|placed| quota.leaves(&placed)) {
             return Some(at);
         }
-        if stage.tries >= TRIES_MAX {
+        if stage.tries_left == 0 {
             return None;
         }
     }
@@ -84,13 +84,14 @@ pub(super) fn behind(cluster: &Cluster, shape: &Shape, ahead: &Ahead, room: Room
 struct Stage<'a> {
     room: Room<'a>,
     whole: u64,
-    tries: usize,
+    tries_left: usize,
 }
 
 impl<'a> Stage<'a> {
     fn of(room: Room<'a>) -> Stage<'a> {
         let whole = room.pools().iter().map(|pool| u64::from(pool.free.whole)).sum();
-        Stage { room, whole, tries: 0 }
+        let tries_left = (POOLS_MAX / room.pools().len().max(1)).clamp(16, 1024);
+        Stage { room, whole, tries_left }
     }
 
     fn change(&mut self, nodes: BTreeSet<NodeIx>, change: impl FnOnce(&mut Room<'a>)) {
@@ -117,12 +118,12 @@ impl<'a> Stage<'a> {
     /// Whether there are chips enough, wherever they are, and another try is allowed.
     fn may_fit(&self, shape: &Shape) -> bool {
         let chips = u64::from(shape.replicas) * u64::from(shape.demand.chips());
-        self.tries < TRIES_MAX && (shape.demand.is_share() || self.whole >= chips)
+        self.tries_left > 0 && (shape.demand.is_share() || self.whole >= chips)
     }
 
     /// What a plan finds; a count by pool comes first.
     fn find(&mut self, shape: &Shape, scopes: &[Scope]) -> Option<Vec<Placement>> {
-        self.tries += 1;
+        self.tries_left = self.tries_left.saturating_sub(1);
         let (need, room) = (Need::of(shape), &self.room);
         let enough =
             |scope: &&Scope| need.demand.is_share() || fitting(room.pools(), &need, scope) >= u64::from(shape.replicas);

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod holders;
+mod in_the_way;
 mod quota;
 mod reason;
 mod sentence;

@@ -118,6 +118,7 @@ impl fmt::Display for Spared {
             Spared::Leaving => "is leaving already",
             Spared::NotPreemptible => "cannot be preempted",
             Spared::PriorityNotLower => "has no lower priority",
+            Spared::Protected { .. } => "is protected by its least running time or its own budget",
             Spared::Budget => "is protected by its queue's preemption budget",
             Spared::Guaranteed => "holds what its queue is guaranteed",
             Spared::NotEnough => "could be taken, which alone is not enough",
@@ -184,6 +185,10 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes = count_text(self.nodes, "node", "nodes");
         write!(f, "it holds {} on {nodes}; ", chips_text(self.slots))?;
+        if self.extras > 0 {
+            let extras = count_text(self.extras.into(), "extra replica", "extra replicas");
+            write!(f, "{extras} of {} go first and come back last; ", self.replicas)?;
+        }
         match &self.exposure {
             Exposure::Leaving { cause, .. } => write!(f, "they are being taken ({})", cause.as_str()),
             Exposure::Safe => f.write_str("no job may take them by priority"),
@@ -191,7 +196,7 @@ impl fmt::Display for Standing {
                 let lost = work_text(cost.lost_slot_ms);
                 write!(f, "a job of a priority above {above} may take them, which would lose {lost} now")?;
                 if not_before.is_some() {
-                    f.write_str("; its queue's preemption budget protects it for a while")?;
+                    f.write_str("; for a while its least running time or a budget protects it")?;
                 }
                 if *reclaimable {
                     f.write_str("; its queue borrows, so whoever is guaranteed the rest may take it back")?;
@@ -222,6 +227,8 @@ pub struct Eviction<'a> {
     pub cause: &'a str,
     /// For whom.
     pub for_job: Option<&'a EvictedFor>,
+    /// Whether only an extra replica of an elastic job went.
+    pub extra: bool,
     /// Slots it held.
     pub slots: u64,
     /// Work it lost, slot-milliseconds.
@@ -251,6 +258,9 @@ impl fmt::Display for Eviction<'_> {
             (cause, None) => write!(f, "{chips} were taken ({cause}); {lost} were lost")?,
         }
         write!(f, " and {} of notice given", self.notice)?;
+        if self.extra {
+            f.write_str(". Only an extra replica went: the job ran on")?;
+        }
         let Some(choice) = self.choice.filter(|choice| choice.cost_of(self.lease).is_some()) else { return Ok(()) };
         write!(f, ". The plan it was part of was the cheapest: {}", CostText(choice.cost))?;
         match &choice.runner_up {

@@ -1,17 +1,22 @@
 //! What a job holds, and who may take it.
 
 use crate::cluster::Cluster;
-use chiptide_model::{Cause, Cost, Job, LeaseId, LeaseState, Timestamp};
+use chiptide_model::{Cause, Cost, Job, Lease, LeaseId, LeaseState, Timestamp};
+use std::collections::BTreeSet;
 
 /// What a job that is not pending holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Standing {
     /// Its lease.
     pub lease: LeaseId,
-    /// Slots held.
+    /// Slots held, by all its leases.
     pub slots: u64,
     /// Nodes it spans.
     pub nodes: u64,
+    /// Replicas held, those beyond the gang included.
+    pub replicas: u32,
+    /// Replicas of an elastic job that may go and come; 0 of them for others.
+    pub extras: u32,
     /// Since when.
     pub since: Timestamp,
     /// When it ends whatever happens.
@@ -38,7 +43,7 @@ pub enum Exposure {
     Preemptible {
         /// Jobs of a priority above this may.
         above: i32,
-        /// Its queue has been preempted as often as its budget allows; until then, at least, priority takes nothing.
+        /// Until then priority takes nothing: it has not run its least time, or a budget is spent.
         not_before: Option<Timestamp>,
         /// Its queue holds more than it is guaranteed: whoever is guaranteed the rest may take it back.
         reclaimable: bool,
@@ -61,19 +66,28 @@ impl Exposure {
 /// The standing of a job; `None` while it holds no lease.
 pub(super) fn of(cluster: &Cluster, job: &Job, now: Timestamp) -> Option<Standing> {
     let lease = cluster.lease(job.state.lease()?)?;
+    let extras: Vec<&Lease> = job.extras.iter().filter_map(|id| cluster.lease(*id)).collect();
     let exposure = match &lease.state {
         LeaseState::Revoking { cause, deadline } => Exposure::Leaving { cause: cause.clone(), by: *deadline },
         _ if !job.spec.preemptible => Exposure::Safe,
         _ => {
             let cost = cluster.eviction_cost(lease, now);
-            let (not_before, reclaimable) = by_queue(cluster, job, now);
-            Exposure::Preemptible { above: job.spec.priority, not_before, reclaimable, cost }
+            let (by_queue, reclaimable) = by_queue(cluster, job, now);
+            let by_itself = Some(job.protected_until(lease.granted_at)).filter(|until| *until > now);
+            let not_before = by_queue.max(by_itself);
+            match not_before {
+                // Its budget allows none at all.
+                Some(Timestamp::MAX) if !reclaimable => Exposure::Safe,
+                not_before => Exposure::Preemptible { above: job.spec.priority, not_before, reclaimable, cost },
+            }
         }
     };
     Some(Standing {
         lease: lease.id,
-        slots: lease.slot_total(),
-        nodes: lease.nodes().len() as u64,
+        slots: lease.slot_total() + extras.iter().map(|lease| lease.slot_total()).sum::<u64>(),
+        replicas: job.replicas_held(),
+        extras: u32::try_from(extras.len()).unwrap_or(u32::MAX),
+        nodes: std::iter::once(lease).chain(extras).flat_map(Lease::nodes).collect::<BTreeSet<_>>().len() as u64,
         since: lease.granted_at,
         ends_at: lease.ends_at,
         expires_at: lease.expires_at,

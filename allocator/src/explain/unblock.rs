@@ -2,6 +2,7 @@
 //! something else, nodes that come back, leases that end, chips that are added.
 
 use super::holders::Holder;
+use super::in_the_way;
 use super::quota;
 use super::reason::Reason;
 use super::shortage::{replicas_that_fit, would_start};
@@ -9,7 +10,6 @@ use super::start::Rehearsal;
 use crate::cluster::Cluster;
 use crate::fleet::{NodeIx, PoolFree};
 use crate::place::Scope;
-use crate::preempt::{self, CostBasis, Stand};
 use crate::queue::Shape;
 use crate::quota::QueueIx;
 use crate::rights::Rights;
@@ -107,6 +107,11 @@ pub enum Spared {
     NotPreemptible,
     /// Its priority is not lower.
     PriorityNotLower,
+    /// Its job is protected until then: it has not run its `min_runtime`, or its own budget is spent.
+    Protected {
+        /// Until when; `None` for ever.
+        until: Option<Timestamp>,
+    },
     /// Its queue has been preempted as often as its budget allows.
     Budget,
     /// Its queue is guaranteed what it holds.
@@ -122,6 +127,7 @@ impl Spared {
             Spared::Leaving => "leaving",
             Spared::NotPreemptible => "not_preemptible",
             Spared::PriorityNotLower => "priority_not_lower",
+            Spared::Protected { .. } => "protected",
             Spared::Budget => "budget",
             Spared::Guaranteed => "guaranteed",
             Spared::NotEnough => "not_enough",
@@ -197,7 +203,10 @@ pub(super) fn ways(
         }
         None => {
             ways.extend(hear_nodes(cluster, shape));
-            ways.extend(consolidate(cluster, job, now));
+            // Moves bring free chips together; they make none.
+            let scattered =
+                |reason: &Reason| matches!(reason, Reason::Fragmented(_) | Reason::Scattered(_) | Reason::Topology);
+            ways.extend(reasons.iter().any(scattered).then(|| consolidate(cluster, job, now)).flatten());
             ways.extend(end_leases(cluster, shape, now));
         }
     }
@@ -308,13 +317,8 @@ fn free_if_known(cluster: &Cluster, ix: usize) -> PoolFree {
 
 /// The cheapest leases whose end would make room, whether or not they may be taken, and why each is not.
 fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unblocker> {
-    // What leaves by itself costs nothing.
-    let stand = |lease: &Lease| match lease.state {
-        LeaseState::Active => Some((Stand::Takeable, CostBasis::of(cluster, lease))),
-        LeaseState::Revoking { .. } | LeaseState::Ended { .. } => Some((Stand::Leaving, CostBasis::of(cluster, lease))),
-    };
-    let plan = preempt::cheapest(cluster, shape, now, stand)?;
-    let leases: Vec<&Lease> = plan.victims.iter().filter_map(|id| cluster.leases.get(id)).collect();
+    let (leases, cost) = in_the_way::cheapest(cluster, shape, now)?;
+    let leases: Vec<&Lease> = leases.iter().filter_map(|id| cluster.lease(*id)).collect();
     let rights = Rights::of(cluster, shape, now);
     let spared = |lease: &Lease| spared(cluster, &rights, shape, lease, now);
     // Leases that leave by themselves are the business of waiting.
@@ -325,7 +329,6 @@ fn end_leases(cluster: &Cluster, shape: &Shape, now: Timestamp) -> Option<Unbloc
     let mut named: Vec<InTheWay> = leases.iter().filter_map(named).collect();
     named.sort_by_key(|lease| (lease.spared == Spared::NotEnough, std::cmp::Reverse(lease.holder.slots)));
     named.truncate(NAMED_MAX);
-    let cost = plan.cost;
     Some(Unblocker::EndLeases { leases: named, count: leases.len() as u64, cost })
 }
 
@@ -342,6 +345,9 @@ fn spared(cluster: &Cluster, rights: &Rights<'_>, shape: &Shape, lease: &Lease, 
         Spared::NotPreemptible
     } else if job.spec.priority >= shape.priority {
         Spared::PriorityNotLower
+    } else if job.protected_until(lease.granted_at) > now {
+        let until = Some(job.protected_until(lease.granted_at)).filter(|until| *until < Timestamp::MAX);
+        Spared::Protected { until }
     } else if cluster.queue_of(lease).is_some_and(|queue| !in_budget(queue)) {
         Spared::Budget
     } else {

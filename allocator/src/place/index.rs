@@ -11,8 +11,8 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Rankings kept; beyond them the one not used for longest is dropped.
-const RANKINGS_MAX: usize = 256;
+/// Keys kept in all rankings together (32 MiB); beyond them the ranking not used for longest is dropped.
+const KEYS_MAX: usize = 1 << 22;
 /// Pools of a block, of which the best is kept.
 const BLOCK: usize = 64;
 /// The key of a pool that does not fit.
@@ -186,6 +186,16 @@ impl Fleet {
         })
     }
 
+    /// Whether two pools are the same to any need.
+    fn are_alike(&self, a: PoolIx, b: PoolIx) -> bool {
+        let (one, other) = (&self.pools[a], &self.pools[b]);
+        let memory = |pool: PoolIx| self.pool_chips[pool].first().map(|&chip| self.chips[chip].facts.memory_mib);
+        one.free == other.free
+            && one.class == other.class
+            && self.pool_slots[a] == self.pool_slots[b]
+            && (memory(a) == memory(b))
+    }
+
     pub(crate) fn seen(&self, pool: PoolIx) -> Seen<'_> {
         Seen { pool: self.pools[pool], slots: &self.pool_slots[pool], kept: self.index.kept(pool) }
     }
@@ -193,7 +203,7 @@ impl Fleet {
     /// How good a pool is for a need, the smaller the better, then the pool with the lower index: the scarcity of its
     /// class, the waste it adds, then the tightest chip and the tightest pool.
     pub(crate) fn key(&self, ix: PoolIx, seen: &Seen<'_>, need: &Need) -> u64 {
-        if need.fits(&seen.pool.free) == 0 {
+        if !need.has_room(&seen.pool.free) {
             return NEVER;
         }
         let (added, left) = match need.demand {
@@ -279,6 +289,8 @@ struct Rankings {
     changes: Vec<PoolIx>,
     /// Changes dropped from the front.
     dropped: usize,
+    /// The last change of each pool.
+    last: Vec<usize>,
     by_need: FxHashMap<Asked, Ranking>,
     uses: u64,
 }
@@ -294,6 +306,10 @@ struct Ranking {
 
 impl Rankings {
     fn changed(&mut self, pool: PoolIx, pools: usize) {
+        if self.last.len() <= pool {
+            self.last.resize(pools.max(pool + 1), 0);
+        }
+        self.last[pool] = self.dropped + self.changes.len();
         self.changes.push(pool);
         if self.changes.len() > 4096.max(2 * pools) {
             let half = self.changes.len() / 2;
@@ -306,7 +322,8 @@ impl Rankings {
     fn current(&mut self, fleet: &Fleet, need: &Need, classes: Option<&[usize]>) -> &Ranking {
         self.uses += 1;
         let key = (*need, classes.map(Box::from));
-        if self.by_need.len() >= RANKINGS_MAX && !self.by_need.contains_key(&key) {
+        let most = (KEYS_MAX / fleet.pools.len().max(1)).clamp(16, 4096);
+        if self.by_need.len() >= most && !self.by_need.contains_key(&key) {
             let oldest = self.by_need.iter().min_by_key(|(_, ranking)| ranking.used).map(|(key, _)| key.clone());
             oldest.map(|key| self.by_need.remove(&key));
         }
@@ -319,10 +336,17 @@ impl Rankings {
         };
         let behind = end - ranking.seen.min(end);
         if ranking.keys.len() != fleet.pools.len() || ranking.seen < self.dropped || behind > fleet.pools.len() {
-            ranking.keys = (0..fleet.pools.len()).map(key_of).collect();
+            ranking.keys.clear();
+            for pool in 0..fleet.pools.len() {
+                // Nodes alike stand side by side in most fleets.
+                let known = ranking.keys.last().filter(|_| pool > 0 && fleet.are_alike(pool - 1, pool)).copied();
+                ranking.keys.push(known.unwrap_or_else(|| key_of(pool)));
+            }
             ranking.blocks = ranking.keys.chunks(BLOCK).map(least).collect();
         } else {
-            for &pool in &self.changes[ranking.seen - self.dropped..] {
+            // A pool that changed again later is looked at once.
+            let news = self.changes[ranking.seen - self.dropped..].iter().zip(ranking.seen..);
+            for (&pool, _) in news.filter(|(pool, at)| self.last[**pool] == *at) {
                 ranking.set(pool, key_of(pool));
             }
         }

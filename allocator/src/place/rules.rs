@@ -72,6 +72,11 @@ impl Rules {
 }
 
 impl RuledFree {
+    /// Whether there is a rule.
+    pub(crate) fn binds(&self) -> bool {
+        self.counts != 0 || self.set != 0
+    }
+
     /// How many replicas of `chips` the rule leaves room for among `whole` free chips.
     pub(crate) fn replicas(&self, chips: u16, whole: u16) -> u64 {
         if chips == 0 || (self.counts != 0 && (chips > 64 || self.counts >> (chips - 1) & 1 == 0)) {

@@ -74,10 +74,18 @@ impl Reach {
         if slots == 0 || self.more.len() <= 1 {
             return 0;
         }
-        let ratio = have.saturating_mul(CHIP as u64) / slots as u64;
+        let ratio = divided(have.saturating_mul(CHIP as u64), slots as u64);
         let above = (usize::from(Spread::step(ratio)) + 1).min(self.more.len() - 1);
         let have = i64::try_from(have).unwrap_or(i64::MAX);
         (slots * self.more[above]).saturating_sub(have.saturating_mul(self.per_amount[above])).max(0) / ONE
+    }
+}
+
+/// Division of what mostly fits 32 bits, which takes a third of the time.
+fn divided(a: u64, by: u64) -> u64 {
+    match (u32::try_from(a), u32::try_from(by)) {
+        (Ok(a), Ok(by)) => u64::from(a / by.max(1)),
+        _ => a / by.max(1),
     }
 }
 
@@ -120,7 +128,9 @@ impl Worth {
             return 0;
         }
         let stranded = self.cpu.stranded(free.slots, free.cpu).max(self.memory.stranded(free.slots, free.memory));
-        let broken = |(chips, weight): &(i64, i64)| (free.slots - free.whole / chips * chips * CHIP) * weight;
+        let broken = |(chips, weight): &(i64, i64)| {
+            (free.slots - i64::from(free.whole as u32 / *chips as u32) * chips * CHIP) * weight
+        };
         stranded + self.sets.iter().map(broken).sum::<i64>() / ONE + free.gaps
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct CostBasis {
     checkpointed_at: Option<Timestamp>,
     /// How often a job checkpoints that does not report it; 0 for never.
     every: u64,
+    /// Milliseconds from notice to the end of the lease.
+    grace: u64,
     /// Milliseconds a restart costs each chip.
     restart: u64,
     /// The extra replicas that go with a base lease.
@@ -48,6 +50,7 @@ impl CostBasis {
             granted_at: lease.granted_at,
             checkpointed_at: job.and_then(|job| job.checkpointed_at).filter(|at| *at >= lease.granted_at),
             every: job.and_then(|job| job.spec.checkpoint_every).map_or(0, |every| every.0),
+            grace: job.map_or(0, |job| job.spec.grace.0),
             restart: job.and_then(|job| job.spec.restart_cost).map_or(0, |cost| cost.0),
             extras: family.into_iter().flatten().filter_map(extra).collect(),
         }
@@ -66,7 +69,8 @@ impl CostBasis {
         }
         let since_checkpoint = match self.checkpointed_at {
             Some(at) => now.since(at).0,
-            None if self.every > 0 => age % self.every,
+            // It works on until its notice runs out, and saves its work on the way if that is due.
+            None if self.every > 0 => age.saturating_add(self.grace) % self.every,
             None => age,
         };
         let lost = self.slots.saturating_mul(since_checkpoint.saturating_add(self.restart));
@@ -85,7 +89,7 @@ impl CostBasis {
 
 impl Cluster {
     /// What taking a lease now would cost. Work lost counts from the last checkpoint the job reported; where it reports
-    /// none, from the last it can have made by its `checkpoint_every`, else from the grant.
+    /// none, from the last it can have made by its `checkpoint_every` by the time its notice runs out, else from the grant.
     pub fn eviction_cost(&self, lease: &Lease, now: Timestamp) -> Cost {
         CostBasis::of(self, lease).cost(now)
     }

@@ -197,6 +197,6 @@ fn training_grows_on_its_own_class_and_where_it_must_be_near_on_its_node() {
         train gets n1-0 n1-1
         train grows by n1-2
         serve submitted
-        serve gets n2-0
-        serve grows by a-0"#]]);
+        serve gets a-0
+        serve grows by n2-0"#]]);
 }

@@ -301,6 +301,44 @@ fn a_borrower_learns_that_it_may_be_asked_back() {
 }
 
 #[test]
+fn a_protected_lease_is_spared_and_knows_until_when() {
+    let protected = |spec: &mut chiptide_model::JobSpec| spec.min_runtime = Some(Millis::from_secs(3600));
+    let mut world = world().node("n1", 1).lease(job("train").priority(LOW).with(protected));
+    world.submit(job("chat").priority(HIGH)).expect("accepted");
+    expect_told(
+        &world,
+        "chat",
+        expect![[r#"
+        insufficient_chips: 1 chip is needed, 0 are free
+          held by 1 of 1: train 1 chip
+          cheapest: end_leases
+        way: the end of train would make room, losing 0 chip-seconds; train is protected by its least running time or its own budget
+        starts ?, likely ?, by ? (none, 0 ahead)"#]],
+    );
+    expect_told(
+        &world,
+        "train",
+        expect![
+            "it holds 1 chip on 1 node; a job of a priority above 100 may take them, which would lose 0 chip-seconds now; for a while its least running time or a budget protects it"
+        ],
+    );
+}
+
+#[test]
+fn an_elastic_job_knows_that_its_extra_replicas_go_first() {
+    let elastic = |spec: &mut chiptide_model::JobSpec| (spec.replicas_min, spec.replicas) = (Some(1), 3);
+    let mut world = world().node("n1", 3).lease(job("train").with(elastic));
+    world.after("1m");
+    expect_told(
+        &world,
+        "train",
+        expect![
+            "it holds 3 chips on 1 node; 2 extra replicas of 3 go first and come back last; a job of a priority above 500 may take them, which would lose 3 chip-minutes now"
+        ],
+    );
+}
+
+#[test]
 fn an_eviction_is_told_with_its_price_and_the_next_best_plan() {
     let lease = LeaseId(uuid::Uuid::nil());
     let cost = |hours: u64, gangs| Cost { lost_slot_ms: hours * 3_600_000 * 1000, gangs, age_ms: 0 };
@@ -311,6 +349,7 @@ fn an_eviction_is_told_with_its_price_and_the_next_best_plan() {
         lease,
         cause: "preempt",
         for_job: Some(&chat),
+        extra: false,
         slots: 8000,
         lost_slot_ms: cost(3, 1).lost_slot_ms,
         notice: Millis::from_secs(30),
@@ -334,4 +373,32 @@ fn explanations_of_everything_in_a_busy_world_never_contradict_themselves() {
         assert_eq!(start.is_some(), standing.is_none());
         assert!(ways.iter().all(|way| blockers.iter().any(|b| b.unblock.is_some()) || way.code() == "end_leases"));
     }
+}
+
+#[test]
+fn in_a_large_fleet_a_bounded_search_finds_what_stands_in_the_way() {
+    let mut world = world();
+    for n in 0..130 {
+        world = world.node(&format!("n{n}"), 8);
+    }
+    let many = (0..1040u32).map(|n| {
+        let id = chiptide_model::JobId(uuid::Uuid::from_u128(1_000_000 + u128::from(n)));
+        world.names.insert(format!("one-{n}"), id);
+        crate::NewJob { id, spec: std::sync::Arc::new(job(&format!("one-{n}")).spec()) }
+    });
+    let many = many.collect();
+    world.round(vec![Command::Submit(many)]);
+    world.after("1h");
+    // Two newcomers on one node are the cheapest there is.
+    for name in ["one-8", "one-9"] {
+        world.done(name);
+        world.nodes_report();
+        world.submit(job(&format!("new-{name}"))).expect("accepted");
+    }
+    world.submit(job("pair").chips(2)).expect("accepted");
+    let way = explanation(&world, "pair").ways.into_iter().find(|way| way.code() == "end_leases").expect("a way");
+    expect![[
+        r#"the end of new-one-8 and new-one-9 would make room, losing 0 chip-seconds; new-one-8 has no lower priority"#
+    ]]
+    .assert_eq(&way.to_string());
 }

@@ -229,7 +229,10 @@ fn a_gang_on_many_nodes_is_taken_once_and_frees_them_all() {
 
 #[test]
 fn among_equals_the_newest_goes() {
-    let busy = |spec: &mut chiptide_model::JobSpec| spec.checkpoint_every = Some(Millis::from_secs(60));
+    let busy = |spec: &mut chiptide_model::JobSpec| {
+        spec.checkpoint_every = Some(Millis::from_secs(60));
+        spec.grace = Millis(0);
+    };
     let mut world = world().node("n1", 2).lease(job("old").priority(LOW).with(busy));
     world.after("1m");
     let mut world = world.lease(job("new").priority(LOW).with(busy));
@@ -237,4 +240,17 @@ fn among_equals_the_newest_goes() {
     let plan = choose(&world, &Shape::of(&job("high").priority(HIGH).spec())).expect("a plan");
     let new = world.lease_of("new").expect("leased");
     assert_eq!((plan.victims, plan.cost.lost_slot_ms), ([new].into(), 0));
+}
+
+#[test]
+fn who_saves_its_work_before_its_notice_runs_out_loses_what_it_does_after() {
+    let hourly = |spec: &mut chiptide_model::JobSpec| spec.checkpoint_every = Some(Millis::from_secs(3600));
+    let mut world = world().node("n1", 2).lease(job("saves-soon").priority(LOW).with(hourly));
+    world.after("50m");
+    let mut world = world.lease(job("young").priority(LOW).with(hourly));
+    world.after("9m40s");
+    // With 30 s of notice the one loses the 10 s after its checkpoint, the other all of its ten minutes.
+    let plan = choose(&world, &Shape::of(&job("high").priority(HIGH).spec())).expect("a plan");
+    let soon = world.lease_of("saves-soon").expect("leased");
+    assert_eq!((plan.victims, plan.cost.lost_slot_ms), ([soon].into(), 10_000 * 1000));
 }

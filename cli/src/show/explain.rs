@@ -104,6 +104,8 @@ fn start(start: &StartView, now: DateTime<Utc>) -> String {
 
 fn stand(facts: &mut Facts, standing: &StandingView, now: DateTime<Utc>) {
     facts.add("lease", standing.lease.to_string());
+    let extras = |n: u32| format!("{} of {} replicas; the first to go, the last to come back", n, standing.replicas);
+    facts.add_some("extra", Some(standing.extras).filter(|n| *n > 0).map(extras));
     facts.add("since", moment(standing.since, now));
     facts.add_some("ends", standing.ends_at.map(|at| moment(at, now)));
     facts.add_some("lapses", standing.expires_at.map(|at| moment(at, now)));
@@ -181,7 +183,7 @@ mod tests {
         let told: ExplainView = serde_json::from_value(json!({
             "job": "0190c2f0-0000-7000-8000-000000000001", "name": "llm", "queue": "default", "priority": 500,
             "state": "running", "message": "it holds 8 chips on 1 node",
-            "standing": {"lease": "0190c2f0-0000-7000-8000-0000000000ab", "chips": 8.0, "nodes": 1,
+            "standing": {"lease": "0190c2f0-0000-7000-8000-0000000000ab", "chips": 8.0, "replicas": 8, "extras": 2, "nodes": 1,
                 "since": "2026-11-24T11:00:00Z", "exposure": "preemptible", "above_priority": 500,
                 "cost": {"lost_chip_seconds": 9000.0, "gangs": 1, "age_seconds": 3600.0}},
             "evictions": [{"lease": "0190c2f0-0000-7000-8000-0000000000aa", "attempt": 1, "at": "2026-11-24T10:00:00Z",
@@ -194,6 +196,7 @@ mod tests {
             state      running
             in short   it holds 8 chips on 1 node
             lease      0190c2f0-0000-7000-8000-0000000000ab
+            extra      2 of 8 replicas; the first to go, the last to come back
             since      2026-11-24 11:00:00Z (1h ago)
             its price  2.5 chip-hours of 1 gang
 

@@ -3,7 +3,7 @@
 use super::{Facts, cores, lease, memory, pairs};
 use crate::output::{state, table, text};
 use crate::span::{ago, moment, until};
-use chiptide_api::job::{ClassBody, JobBody, JobView, KindBody, PriorityBody, SameLevelBody, Strength};
+use chiptide_api::job::{BudgetBody, ClassBody, JobBody, JobView, KindBody, PriorityBody, SameLevelBody, Strength};
 use chrono::{DateTime, Utc};
 
 /// A row a job.
@@ -48,14 +48,19 @@ pub(crate) fn job(job: &JobView, now: DateTime<Utc>) -> String {
     facts.add_some("grace", spec.grace.map(|span| span.to_string()));
     facts.add_some("max duration", spec.max_duration.map(|span| span.to_string()));
     facts.add_some("checkpoint every", spec.checkpoint_every.map(|span| span.to_string()));
+    facts.add_some("restart cost", spec.restart_cost.map(|span| span.to_string()));
+    facts.add_some("min runtime", spec.min_runtime.map(|span| span.to_string()));
+    facts.add_some("preemption budget", spec.preemption_budget.as_ref().map(budget));
+    facts.add_some("last checkpoint", job.checkpointed_at.map(|at| moment(at, now)));
     facts.add_some("lease ttl", spec.lease_ttl.map(|span| span.to_string()));
     facts.add_some("labels", pairs(&spec.labels));
     facts.add_some("command", spec.workload.as_ref().map(|workload| workload.command.join(" ")));
+    facts.add_some("replicas held", spec.replicas_min.map(|_| job.replicas_held.to_string()));
     facts.add("submitted", moment(job.submitted_at, now));
     facts.add("changed", moment(job.changed_at, now));
     facts.add("attempts", format!("{}, preempted {} times", job.attempt, job.preemptions));
     let mut story = facts.text();
-    if let Some(live) = &job.lease {
+    for live in job.lease.iter().chain(&job.extras) {
         story.push('\n');
         story.push_str(&lease(live, now));
     }
@@ -117,7 +122,17 @@ fn demand(spec: &JobBody) -> String {
         },
         (None, None) => "?".into(),
     };
-    format!("{}x{one}", spec.replicas)
+    match (spec.replicas_min, spec.replicas_max) {
+        (Some(min), Some(max)) => format!("{min}-{max}x{one}"),
+        _ => format!("{}x{one}", spec.replicas.unwrap_or(1)),
+    }
+}
+
+/// `2 a day, 1h apart`.
+fn budget(budget: &BudgetBody) -> String {
+    let per_day = budget.per_day.map(|most| format!("{most} a day"));
+    let apart = budget.cool_down.map(|span| format!("{span} apart"));
+    per_day.into_iter().chain(apart).collect::<Vec<_>>().join(", ")
 }
 
 fn asks_for(spec: &JobBody) -> String {

@@ -99,11 +99,16 @@ fn holder(holder: &Holder) -> JobHolderView {
         chips: chips(holder.slots),
         leaves_by: holder.leaves_by.map(to_utc),
         spared: None,
+        protected_until: None,
     }
 }
 
 fn in_the_way(lease: &InTheWay) -> JobHolderView {
-    JobHolderView { spared: Some(lease.spared.as_str().into()), ..holder(&lease.holder) }
+    let protected_until = match lease.spared {
+        explain::Spared::Protected { until } => until.map(to_utc),
+        _ => None,
+    };
+    JobHolderView { spared: Some(lease.spared.as_str().into()), protected_until, ..holder(&lease.holder) }
 }
 
 fn way(way: &Unblocker) -> WayView {
@@ -158,6 +163,8 @@ fn standing(standing: &Standing) -> StandingView {
     let bare = StandingView {
         lease: standing.lease.0,
         chips: chips(standing.slots),
+        replicas: standing.replicas,
+        extras: standing.extras,
         nodes: standing.nodes,
         since: to_utc(standing.since),
         ends_at: standing.ends_at.map(to_utc),
@@ -185,6 +192,7 @@ fn eviction(told: &Eviction, for_whom: Option<&EvictedFor>) -> EvictionView {
         lease: told.lease,
         cause: &told.cause,
         for_job: for_whom,
+        extra: told.extra,
         slots: told.slots,
         lost_slot_ms: told.lost_slot_ms,
         notice: told.deadline.since(told.at),
@@ -193,6 +201,7 @@ fn eviction(told: &Eviction, for_whom: Option<&EvictedFor>) -> EvictionView {
     EvictionView {
         lease: told.lease.0,
         attempt: told.attempt,
+        extra: told.extra,
         at: to_utc(told.at),
         deadline: to_utc(told.deadline),
         cause: told.cause.clone(),

@@ -90,6 +90,23 @@ pub(super) async fn renew(
     told_apart(&app, id, answer).await
 }
 
+/// Says that the job of a lease has made a checkpoint: an eviction from now on loses only what comes after. Saying it
+/// again is as good as saying it once.
+#[utoipa::path(post, path = "/v1/leases/{id}/checkpoint", tag = "leases", operation_id = "reportCheckpoint",
+    params(("id" = Uuid, Path, description = "The lease."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer.")),
+    responses((status = 200, description = "The lease.", body = LeaseView),
+        (status = "4XX", description = "No such lease, or it is over.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn checkpoint(
+    State(app): State<App>,
+    Id(id): Id<LeaseId>,
+    mutation: Mutation,
+    Raw(raw): Raw,
+) -> Result<Answer, Refused> {
+    let answer = app.rounds.submit(Command::Checkpoint { lease: id }, false, mutation.key(&raw)).await?;
+    told_apart(&app, id, answer).await
+}
+
 /// Gives a lease back. A lease being preempted puts its job back to pending; otherwise the job succeeds, or goes back
 /// to pending with `requeue`. The chips are free once their nodes prove them vacant.
 #[utoipa::path(post, path = "/v1/leases/{id}/release", tag = "leases", operation_id = "releaseLease",

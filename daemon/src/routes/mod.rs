@@ -68,6 +68,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))
+        .routes(routes!(leases::checkpoint))
         .routes(routes!(leases::release))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))

@@ -21,6 +21,8 @@ pub struct Eviction {
     pub job: JobId,
     /// Which attempt of the job it was.
     pub attempt: u32,
+    /// Whether it held an extra replica only, so that the job ran on.
+    pub extra: bool,
     /// The job's queue.
     pub queue: String,
     /// When notice was given, or the lease was lost.
@@ -72,6 +74,7 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
             lease: id,
             job: job.id,
             attempt: lease.attempt,
+            extra: lease.extra,
             queue: job.spec.queue.clone(),
             at: *at,
             deadline: deadline.max(*at),
@@ -95,6 +98,7 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
     let leases: Vec<Uuid> = evictions.iter().map(|e| e.lease.0).collect();
     let jobs: Vec<Uuid> = evictions.iter().map(|e| e.job.0).collect();
     let attempts: Vec<i32> = evictions.iter().map(|e| i32::try_from(e.attempt).unwrap_or(i32::MAX)).collect();
+    let extra: Vec<bool> = evictions.iter().map(|e| e.extra).collect();
     let queues: Vec<String> = evictions.iter().map(|e| e.queue.clone()).collect();
     let at: Vec<DateTime<Utc>> = evictions.iter().map(|e| column(e.at)).collect();
     let deadlines: Vec<DateTime<Utc>> = evictions.iter().map(|e| column(e.deadline)).collect();
@@ -107,13 +111,14 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
     let choices: Vec<Option<String>> = evictions.iter().map(|e| e.choice.as_ref().map(json)).collect();
     sqlx::query!(
         "insert into evictions (lease_id, job_id, attempt, queue, at, deadline, cause, detail, for_job, chips, slots,
-             lost_slot_ms, choice)
+             lost_slot_ms, choice, extra)
          select lease_id, job_id, attempt, queue, at, deadline, cause, detail, for_job, chips, slots, lost_slot_ms,
-             choice::jsonb
+             choice::jsonb, extra
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                 $8::text[], $9::uuid[], $10::int[], $11::bigint[], $12::bigint[], $13::text[])
+                 $8::text[], $9::uuid[], $10::int[], $11::bigint[], $12::bigint[], $13::text[],
+                 $14::boolean[])
              as e (lease_id, job_id, attempt, queue, at, deadline, cause, detail, for_job, chips, slots, lost_slot_ms,
-                 choice)
+                 choice, extra)
          on conflict (lease_id) do nothing",
         &leases,
         &jobs,
@@ -127,7 +132,8 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
         &chips,
         &slots,
         &lost,
-        &choices as _
+        &choices as _,
+        &extra
     )
     .execute(tx)
     .await?;
@@ -137,7 +143,7 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
 /// The evictions of a job, newest first, each with what is known of the job it made room for.
 pub async fn of_job(pool: &PgPool, job: JobId) -> Result<Vec<(Eviction, Option<EvictedFor>)>> {
     let rows = sqlx::query!(
-        "select e.lease_id, e.attempt, e.queue, e.at, e.deadline, e.cause, e.detail, e.for_job, e.chips, e.slots,
+        "select e.lease_id, e.attempt, e.extra, e.queue, e.at, e.deadline, e.cause, e.detail, e.for_job, e.chips, e.slots,
              e.lost_slot_ms, e.choice, j.name as \"for_name?\", j.queue as \"for_queue?\", j.priority as \"for_priority?\"
          from evictions e left join jobs j on j.id = e.for_job
          where e.job_id = $1 order by e.at desc, e.attempt desc limit $2",
@@ -155,6 +161,7 @@ pub async fn of_job(pool: &PgPool, job: JobId) -> Result<Vec<(Eviction, Option<E
             lease: LeaseId(row.lease_id),
             job,
             attempt: unsigned("evictions", of, row.attempt.into())?,
+            extra: row.extra,
             queue: row.queue,
             at: moment(row.at),
             deadline: moment(row.deadline),

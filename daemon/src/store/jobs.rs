@@ -19,6 +19,10 @@ struct States {
     preemptions: Vec<i32>,
     revisions: Vec<i64>,
     changed: Vec<DateTime<Utc>>,
+    checkpointed: Vec<Option<DateTime<Utc>>>,
+    /// Joined by commas: UNNEST cannot carry ragged arrays.
+    evicted: Vec<String>,
+    given_back: Vec<i32>,
 }
 
 fn states(jobs: &[Job]) -> States {
@@ -29,6 +33,10 @@ fn states(jobs: &[Job]) -> States {
     let deadline = |job: &Job| match &job.state {
         JobState::Preempting { deadline, .. } => Some(column(*deadline)),
         _ => None,
+    };
+    let evicted = |job: &Job| {
+        let times: Vec<String> = job.evictions.iter().map(|at| column(*at).to_rfc3339()).collect();
+        times.join(",")
     };
     let small = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     States {
@@ -41,6 +49,9 @@ fn states(jobs: &[Job]) -> States {
         preemptions: jobs.iter().map(|job| small(job.preemptions)).collect(),
         revisions: jobs.iter().map(|job| signed(job.revision)).collect(),
         changed: jobs.iter().map(|job| column(job.changed_at)).collect(),
+        checkpointed: jobs.iter().map(|job| job.checkpointed_at.map(column)).collect(),
+        evicted: jobs.iter().map(evicted).collect(),
+        given_back: jobs.iter().map(|job| small(job.given_back)).collect(),
     }
 }
 
@@ -57,14 +68,16 @@ pub async fn insert(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
     let specs: Vec<String> = jobs.iter().map(|job| json(&*job.spec)).collect();
     let done = sqlx::query!(
         "insert into jobs (id, place, kind, name, queue, priority, state, reason, lease_id, deadline, attempt,
-             preemptions, revision, submitted_at, changed_at, labels, spec)
+             preemptions, revision, submitted_at, changed_at, labels, spec, checkpointed_at, evicted_at, given_back)
          select id, place, kind, name, queue, priority, state, reason, lease_id, deadline, attempt,
-             preemptions, revision, submitted_at, changed_at, labels::jsonb, spec::jsonb
+             preemptions, revision, submitted_at, changed_at, labels::jsonb, spec::jsonb, checkpointed_at,
+             string_to_array(evicted_at, ',')::timestamptz[], given_back
          from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[],
                  $9::uuid[], $10::timestamptz[], $11::int[], $12::int[], $13::bigint[], $14::timestamptz[],
-                 $15::timestamptz[], $16::text[], $17::text[])
+                 $15::timestamptz[], $16::text[], $17::text[], $18::timestamptz[], $19::text[], $20::int[])
              as j (id, place, kind, name, queue, priority, state, reason, lease_id, deadline, attempt,
-                 preemptions, revision, submitted_at, changed_at, labels, spec)",
+                 preemptions, revision, submitted_at, changed_at, labels, spec, checkpointed_at, evicted_at,
+                 given_back)",
         &s.ids,
         &places,
         &kinds,
@@ -81,7 +94,10 @@ pub async fn insert(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
         &submitted,
         &s.changed,
         &labels,
-        &specs
+        &specs,
+        &s.checkpointed as _,
+        &s.evicted,
+        &s.given_back
     )
     .execute(tx)
     .await?;
@@ -93,10 +109,13 @@ pub async fn update(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
     let s = states(jobs);
     let done = sqlx::query!(
         "update jobs set state = j.state, reason = j.reason, lease_id = j.lease_id, deadline = j.deadline,
-             attempt = j.attempt, preemptions = j.preemptions, revision = j.revision, changed_at = j.changed_at
+             attempt = j.attempt, preemptions = j.preemptions, revision = j.revision, changed_at = j.changed_at,
+             checkpointed_at = j.checkpointed_at, evicted_at = string_to_array(j.evicted_at, ',')::timestamptz[],
+             given_back = j.given_back
          from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::int[], $7::int[],
-                 $8::bigint[], $9::timestamptz[])
-             as j (id, state, reason, lease_id, deadline, attempt, preemptions, revision, changed_at)
+                 $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::int[])
+             as j (id, state, reason, lease_id, deadline, attempt, preemptions, revision, changed_at, checkpointed_at,
+                 evicted_at, given_back)
          where jobs.id = j.id and jobs.live",
         &s.ids,
         &s.states,
@@ -106,7 +125,10 @@ pub async fn update(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
         &s.attempts,
         &s.preemptions,
         &s.revisions,
-        &s.changed
+        &s.changed,
+        &s.checkpointed as _,
+        &s.evicted,
+        &s.given_back
     )
     .execute(tx)
     .await?;
@@ -128,6 +150,9 @@ struct JobRow {
     submitted_at: DateTime<Utc>,
     changed_at: DateTime<Utc>,
     spec: serde_json::Value,
+    checkpointed_at: Option<DateTime<Utc>>,
+    evicted_at: Vec<DateTime<Utc>>,
+    given_back: i32,
 }
 
 impl JobRow {
@@ -158,10 +183,11 @@ impl JobRow {
             state,
             attempt: unsigned("jobs", &self.id, self.attempt.into())?,
             preemptions: unsigned("jobs", &self.id, self.preemptions.into())?,
-            evictions: Vec::new(),
-            checkpointed_at: None,
+            evictions: self.evicted_at.into_iter().map(moment).collect(),
+            checkpointed_at: self.checkpointed_at.map(moment),
+            // The leases say which of them are extra.
             extras: BTreeSet::new(),
-            given_back: 0,
+            given_back: unsigned("jobs", &self.id, self.given_back.into())?,
             changed_at: moment(self.changed_at),
             revision: unsigned("jobs", &self.id, self.revision)?,
         })
@@ -173,7 +199,7 @@ pub async fn load_live(tx: &mut PgConnection) -> Result<Vec<Job>> {
     let rows = sqlx::query_as!(
         JobRow,
         "select id, place, state, reason, lease_id, deadline, attempt, preemptions, revision, submitted_at,
-             changed_at, spec
+             changed_at, spec, checkpointed_at, evicted_at, given_back
          from jobs where live"
     );
     rows.fetch_all(tx).await?.into_iter().map(JobRow::job).collect()
@@ -190,7 +216,7 @@ pub async fn get(pool: &PgPool, id: JobId) -> Result<Option<Job>> {
     let row = sqlx::query_as!(
         JobRow,
         "select id, place, state, reason, lease_id, deadline, attempt, preemptions, revision, submitted_at,
-             changed_at, spec
+             changed_at, spec, checkpointed_at, evicted_at, given_back
          from jobs where id = $1",
         id.0
     );
@@ -220,7 +246,7 @@ pub struct JobFilter {
 pub async fn list(pool: &PgPool, filter: &JobFilter) -> Result<Vec<Job>> {
     let mut query = QueryBuilder::new(
         "select id, place, state, reason, lease_id, deadline, attempt, preemptions, revision, submitted_at,
-             changed_at, spec
+             changed_at, spec, checkpointed_at, evicted_at, given_back
          from jobs where true",
     );
     if !filter.states.is_empty() {

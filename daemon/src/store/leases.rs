@@ -59,16 +59,18 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> 
         leases.iter().map(|write| i32::try_from(write.lease.attempt).unwrap_or(i32::MAX)).collect();
     let granted: Vec<DateTime<Utc>> = leases.iter().map(|write| column(write.lease.granted_at)).collect();
     let ends: Vec<Option<DateTime<Utc>>> = leases.iter().map(|write| write.lease.ends_at.map(column)).collect();
+    let extra: Vec<bool> = leases.iter().map(|write| write.lease.extra).collect();
     let placements: Vec<String> = leases.iter().map(|write| json(&write.lease.placements)).collect();
     let done = sqlx::query!(
         "insert into leases (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at,
-             vacate_by, confirmed, placements)
+             vacate_by, confirmed, placements, extra)
          select id, job_id, attempt, state, cause::jsonb, granted_at, expires_at, ends_at, deadline, ended_at,
-             vacate_by, string_to_array(confirmed, ','), placements::jsonb
+             vacate_by, string_to_array(confirmed, ','), placements::jsonb, extra
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
-                 $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[])
+                 $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[],
+                 $14::boolean[])
              as l (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, vacate_by,
-                 confirmed, placements)",
+                 confirmed, placements, extra)",
         &s.ids,
         &jobs,
         &attempts,
@@ -81,7 +83,8 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> 
         &s.ended as _,
         &s.vacate_by as _,
         &s.confirmed,
-        &placements
+        &placements,
+        &extra
     )
     .execute(tx)
     .await?;
@@ -126,6 +129,7 @@ struct LeaseRow {
     ended_at: Option<DateTime<Utc>>,
     confirmed: Vec<String>,
     placements: serde_json::Value,
+    extra: bool,
 }
 
 impl LeaseRow {
@@ -146,7 +150,7 @@ impl LeaseRow {
             id: LeaseId(id),
             job: JobId(self.job_id),
             attempt: unsigned("leases", &id, self.attempt.into())?,
-            extra: false,
+            extra: self.extra,
             placements: unjson("leases", &id, self.placements)?,
             granted_at: moment(self.granted_at),
             expires_at: self.expires_at.map(moment),
@@ -162,7 +166,7 @@ pub async fn load_in_memory(tx: &mut PgConnection) -> Result<Vec<Lease>> {
     let rows = sqlx::query_as!(
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements
+             placements, extra
          from leases
          where state <> 'ended' or id in (select lease_id from holds) order by id"
     );
@@ -174,7 +178,7 @@ pub async fn get(pool: &PgPool, id: LeaseId) -> Result<Option<Lease>> {
     let row = sqlx::query_as!(
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements
+             placements, extra
          from leases where id = $1",
         id.0
     );
@@ -198,7 +202,7 @@ pub struct LeaseFilter {
 pub async fn list(pool: &PgPool, filter: &LeaseFilter) -> Result<Vec<Lease>> {
     let mut query = QueryBuilder::new(
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements
+             placements, extra
          from leases where true",
     );
     if !filter.states.is_empty() {

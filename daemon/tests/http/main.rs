@@ -3,6 +3,7 @@
 mod bad_input;
 mod common;
 mod contract;
+mod elastic;
 mod explain;
 mod jobs;
 mod nodes;

@@ -86,6 +86,11 @@ async fn a_world_with_everything_in_it_is_the_same_after_a_restart() {
     let submit = async |extra: serde_json::Value| daemon.client.create_job(&job(extra), None).await.expect("accepted");
     submit(json!({"name": "share", "share": {"fraction": 0.5}, "chips": null, "lease_ttl": "1h"})).await;
     submit(json!({"name": "low", "chips": 2, "priority_class": "best-effort", "grace": "1h", "queue": "ads"})).await;
+    submit(json!({"name": "grows", "replicas_min": 1, "replicas_max": 2, "share": {"fraction": 0.25}, "chips": null,
+        "preemption_budget": {"per_day": 2}}))
+    .await;
+    let grows = daemon.client.jobs(&[("name", "grows".into())]).await.expect("a page").items.remove(0);
+    daemon.client.checkpoint_lease(grows.lease.expect("leased").id, None).await.expect("noted");
     submit(json!({"name": "ends", "chips": 2, "max_duration": "1h"})).await;
     submit(json!({"name": "over", "share": {"memory_mib": 1000}, "chips": null})).await;
     let over = daemon.client.jobs(&[("name", "over".into())]).await.expect("a page").items[0].id;
@@ -101,6 +106,8 @@ async fn a_world_with_everything_in_it_is_the_same_after_a_restart() {
         ("a claim with its choice", before.claims.iter().any(|(_, claim)| !claim.choice.per_victim.is_empty())),
         ("a reservation", !before.reservations.is_empty()),
         ("a calendar reservation", before.reservations.iter().any(|(_, known)| known.open)),
+        ("an extra replica", before.leases.iter().any(|lease| lease.extra)),
+        ("a checkpoint", before.jobs.iter().any(|job| job.checkpointed_at.is_some())),
         ("past use", !before.past_use.is_empty()),
         ("a preemption", !before.preempted.is_empty()),
     ] {

@@ -172,7 +172,7 @@ fn why(job: &JobView) -> String {
 }
 
 fn chips_of(job: &JobBody) -> u64 {
-    job.replicas * job.chips.unwrap_or(0)
+    job.replicas.unwrap_or(1) * job.chips.unwrap_or(0)
 }
 
 /// Jobs of several shapes, in turn, until they ask for `chips` chips.
@@ -204,7 +204,7 @@ fn job(index: usize, replicas: u64, chips: u64, models: &[&str]) -> JobBody {
         name: format!("spike-{index}-{replicas}x{chips}"),
         queue: "inference".into(),
         priority_class: Some(PriorityBody::Class("urgent".into())),
-        replicas,
+        replicas: Some(replicas),
         chips: Some(chips),
         share: None,
         cpu_milli: 4000 * chips,
@@ -215,6 +215,11 @@ fn job(index: usize, replicas: u64, chips: u64, models: &[&str]) -> JobBody {
         preemptible: None,
         grace: Some(GRACE),
         checkpoint_every: None,
+        restart_cost: None,
+        min_runtime: None,
+        preemption_budget: None,
+        replicas_min: None,
+        replicas_max: None,
         lease_ttl: None,
         unfit: UnfitBody::Wait,
         labels: BTreeMap::from([("demo".to_owned(), "spike".to_owned())]),

@@ -3,7 +3,7 @@
 use super::serving::Serving;
 use super::tally::Tally;
 use super::trace::{Demand, TrainingJob};
-use super::training::{CHECKPOINT_EVERY, Training};
+use super::training::{CHECKPOINT_EVERY, Training, restart_of};
 use super::victim::Victim;
 use crate::virtual_cluster::{VirtualCluster, job, job_id, new_job, number_of};
 use anyhow::Context;
@@ -124,7 +124,9 @@ impl<'a> Replay<'a> {
     fn spec(&mut self, kind: Kind, chips: u32, checkpoint_every: Option<Millis>) -> Arc<JobSpec> {
         let priority = if kind == Kind::Inference { INFERENCE_PRIORITY } else { TRAINING_PRIORITY };
         let (replicas, each) = if chips <= NODE_CHIPS { (1, chips) } else { (chips.div_ceil(NODE_CHIPS), NODE_CHIPS) };
-        let make = || Arc::new(JobSpec { checkpoint_every, ..job(kind, priority, replicas, each as u16) });
+        let restart_cost = checkpoint_every.map(|_| restart_of(chips));
+        let make =
+            || Arc::new(JobSpec { checkpoint_every, restart_cost, ..job(kind, priority, replicas, each as u16) });
         self.specs.entry((kind, chips, checkpoint_every)).or_insert_with(make).clone()
     }
 
