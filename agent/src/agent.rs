@@ -6,6 +6,10 @@ use crate::complaints::{Complaints, Verdict};
 use crate::reading::NodeReading;
 use crate::session::Session;
 use crate::standing::Standing;
+use crate::state::{StateDir, StateError};
+use crate::weighing::Weighing;
+use crate::wishing::Wishing;
+use crate::work::Work;
 use chiptide_api::node::{ChipBody, HealthBody, OrdersView, RegisterBody, RegisterView};
 use chiptide_api::{Client, ClientError};
 use std::collections::BTreeMap;
@@ -54,6 +58,9 @@ pub struct Agent {
     pub(crate) standing: Standing,
     pub(crate) complaints: Complaints,
     pub(crate) source_ended: bool,
+    state: Option<StateDir>,
+    pub(crate) wishing: Option<Wishing>,
+    pub(crate) weighing: Option<Weighing>,
     agent_id: Uuid,
 }
 
@@ -69,7 +76,42 @@ impl Agent {
             orders: watch::Sender::new(OrdersView::default()),
             standing: Standing::default(),
             source_ended: false,
+            state: None,
+            wishing: None,
+            weighing: None,
             agent_id: Uuid::new_v4(),
+        }
+    }
+
+    /// This agent, remembering across its own death what it keeps in `state`. Without, it remembers as long as it lives
+    /// (a scripted node has no disk).
+    pub fn remembering(mut self, state: StateDir) -> Result<Agent, StateError> {
+        self.standing = Standing::after(state.epochs()?);
+        self.state = Some(state);
+        Ok(self)
+    }
+
+    /// This agent, running the workloads of its leases. Without, leases are carried and whoever holds them runs the work.
+    pub fn running(mut self, work: Work) -> Agent {
+        self.wishing = Some(Wishing::new(work));
+        self
+    }
+
+    /// Puts what `standing` adds on disk, if it adds something; false when that failed, and it must not be acted on. This
+    /// blocks for as long as the disk takes to sync a small file.
+    pub(crate) fn keep(&mut self, standing: &Standing) -> bool {
+        let Some(state) = self.state.as_ref().filter(|_| standing.epochs() != self.standing.epochs()) else {
+            return true;
+        };
+        match state.keep_epochs(standing.epochs()) {
+            Ok(()) => {
+                self.complaints.kept();
+                true
+            }
+            Err(error) => {
+                self.complaints.not_kept(&error);
+                false
+            }
         }
     }
 

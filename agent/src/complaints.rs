@@ -1,8 +1,9 @@
 //! What to make of a call that failed, and saying so once instead of on every retry.
 
+use crate::state::StateError;
 use chiptide_api::ClientError;
 use std::collections::BTreeSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// What a failed call asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,12 +21,13 @@ pub(crate) enum Verdict {
 pub(crate) struct Complaints {
     node: String,
     silent: bool,
+    forgetful: bool,
     said: BTreeSet<String>,
 }
 
 impl Complaints {
     pub(crate) fn new(node: &str) -> Complaints {
-        Complaints { node: node.to_owned(), silent: false, said: BTreeSet::new() }
+        Complaints { node: node.to_owned(), silent: false, forgetful: false, said: BTreeSet::new() }
     }
 
     /// Judges a failed call and logs it, once for each distinct code.
@@ -64,6 +66,20 @@ impl Complaints {
     pub(crate) fn unanswered(&mut self, call: &'static str, why: &str) {
         if !std::mem::replace(&mut self.silent, true) {
             warn!(node = %self.node, call, "the daemon does not answer, retrying: {why}");
+        }
+    }
+
+    /// Orders could not be put on disk: said once, until they can.
+    pub(crate) fn not_kept(&mut self, error: &StateError) {
+        if !std::mem::replace(&mut self.forgetful, true) {
+            error!(node = %self.node, "new orders are not carried out, since they cannot be remembered: {error}");
+        }
+    }
+
+    /// Orders were put on disk.
+    pub(crate) fn kept(&mut self) {
+        if std::mem::take(&mut self.forgetful) {
+            info!(node = %self.node, "orders can be remembered again");
         }
     }
 

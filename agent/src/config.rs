@@ -69,6 +69,28 @@ pub struct Given {
     /// Labels: name=value,name=value
     #[arg(long, env = "CHIPTIDE_AGENT_LABELS", value_parser = parse_labels)]
     labels: Option<BTreeMap<String, String>>,
+    /// Where the agent keeps what must outlive it; one agent a directory [default: $STATE_DIRECTORY,
+    /// /var/lib/chiptide-agent, or ~/.local/state/chiptide-agent of a user]
+    #[arg(long, env = "CHIPTIDE_AGENT_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// User to run workloads as; an agent that is root runs none without it [default: the agent's own user]
+    #[arg(long, env = "CHIPTIDE_AGENT_WORKLOAD_USER", value_name = "NAME")]
+    workload_user: Option<String>,
+    /// The cgroup that holds those of workloads [default: chiptide in the machine's cgroup2 hierarchy]
+    #[arg(long, env = "CHIPTIDE_AGENT_CGROUP_ROOT", value_name = "DIR")]
+    cgroup_root: Option<PathBuf>,
+    /// Run workloads in process groups where no cgroups can be had
+    #[arg(long, env = "CHIPTIDE_AGENT_PROCESS_GROUPS", num_args = 0..=1, default_missing_value = "true")]
+    process_groups: Option<bool>,
+    /// From SIGTERM to the kill
+    #[arg(long, env = "CHIPTIDE_AGENT_KILL_AFTER", value_name = "DURATION")]
+    kill_after: Option<Millis>,
+    /// From the kill until what does not die is complained of
+    #[arg(long, env = "CHIPTIDE_AGENT_VERIFY_FOR", value_name = "DURATION")]
+    verify_for: Option<Millis>,
+    /// How much of a workload's stdout is kept, and as much of its stderr, MiB
+    #[arg(long, env = "CHIPTIDE_AGENT_OUTPUT_MAX_MIB")]
+    output_max_mib: Option<u64>,
     /// NVIDIA's management library
     #[arg(long, env = "CHIPTIDE_AGENT_NVML_LIBRARY", value_name = "FILE")]
     nvml_library: Option<PathBuf>,
@@ -116,6 +138,20 @@ pub struct Config {
     pub link_domain: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// What must outlive the agent.
+    pub state_dir: PathBuf,
+    /// Who runs workloads.
+    pub workload_user: Option<String>,
+    /// The cgroup that holds those of workloads.
+    pub cgroup_root: Option<PathBuf>,
+    /// Whether process groups will do.
+    pub process_groups: bool,
+    /// From SIGTERM to the kill.
+    pub kill_after: Millis,
+    /// From the kill until what does not die is complained of.
+    pub verify_for: Millis,
+    /// How much output of each kind is kept of a workload, MiB.
+    pub output_max_mib: u64,
     /// NVIDIA's management library.
     pub nvml_library: Option<PathBuf>,
     /// Whether to run without a driver.
@@ -151,6 +187,13 @@ impl Given {
             rack: self.rack.or(below.rack),
             link_domain: self.link_domain.or(below.link_domain),
             labels: self.labels.or(below.labels),
+            state_dir: self.state_dir.or(below.state_dir),
+            workload_user: self.workload_user.or(below.workload_user),
+            cgroup_root: self.cgroup_root.or(below.cgroup_root),
+            process_groups: self.process_groups.or(below.process_groups),
+            kill_after: self.kill_after.or(below.kill_after),
+            verify_for: self.verify_for.or(below.verify_for),
+            output_max_mib: self.output_max_mib.or(below.output_max_mib),
             nvml_library: self.nvml_library.or(below.nvml_library),
             allow_no_chips: self.allow_no_chips.or(below.allow_no_chips),
             sample_every: self.sample_every.or(below.sample_every),
@@ -197,6 +240,13 @@ impl Config {
             rack: given.rack,
             link_domain: given.link_domain,
             labels: given.labels.unwrap_or_default(),
+            state_dir: given.state_dir.map_or_else(host::state_dir, Ok)?,
+            workload_user: given.workload_user,
+            cgroup_root: given.cgroup_root,
+            process_groups: given.process_groups.unwrap_or(false),
+            kill_after: given.kill_after.with_context(key("kill_after"))?,
+            verify_for: given.verify_for.with_context(key("verify_for"))?,
+            output_max_mib: given.output_max_mib.with_context(key("output_max_mib"))?,
             nvml_library: given.nvml_library,
             allow_no_chips: given.allow_no_chips.unwrap_or(false),
             sample_every,
@@ -247,6 +297,17 @@ impl Config {
         }
         let labels = self.labels.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
         line("labels", format!("{{ {} }}", labels.collect::<Vec<_>>().join(", ")));
+        line("state_dir", quoted(&self.state_dir.display().to_string()));
+        if let Some(user) = &self.workload_user {
+            line("workload_user", quoted(user));
+        }
+        if let Some(root) = &self.cgroup_root {
+            line("cgroup_root", quoted(&root.display().to_string()));
+        }
+        line("process_groups", self.process_groups.to_string());
+        line("kill_after", quoted(&self.kill_after.to_string()));
+        line("verify_for", quoted(&self.verify_for.to_string()));
+        line("output_max_mib", self.output_max_mib.to_string());
         if let Some(library) = &self.nvml_library {
             line("nvml_library", quoted(&library.display().to_string()));
         }

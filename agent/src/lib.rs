@@ -1,5 +1,5 @@
-//! The node agent: it tells the daemon what its chips are doing, confirms the leases it is ordered to carry, and proves
-//! chips vacant when their leases have ended.
+//! The node agent: it tells the daemon what its chips are doing, confirms the leases it is ordered to carry, runs
+//! their workloads, and proves chips vacant when their leases have ended.
 //!
 //! The core ([`Agent`]) knows nothing of any vendor: it takes readings from a `watch` channel, so the same code runs on
 //! real chips (the `nvml` source) and on thousands of scripted ones in one process. It never decides who gets a chip,
@@ -9,7 +9,9 @@ pub mod agent;
 mod backoff;
 mod complaints;
 pub mod config;
+pub mod holders;
 pub mod host;
+pub mod idle;
 pub mod nvml;
 pub mod pace;
 mod print;
@@ -18,9 +20,15 @@ pub mod reading;
 mod scripted;
 mod session;
 pub mod standing;
+pub mod state;
 mod telling;
 pub mod vacancy;
+mod weighing;
+mod wishing;
+pub mod work;
 
 pub use agent::{Agent, NodeConfig};
 pub use pace::Pace;
 pub use reading::{ChipNow, NodeReading};
+pub use state::StateDir;
+pub use work::{Work, WorkOptions};

@@ -2,8 +2,10 @@
 
 use anyhow::Context;
 use chiptide_agent::config::{CommandLine, Config, LogFormat};
+use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
-use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, host};
+use chiptide_agent::work::{Bounds, Containment, User, guard};
+use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, StateDir, Work, WorkOptions, host};
 use chiptide_api::Client;
 use clap::Parser;
 use std::io::{self, IsTerminal, Write};
@@ -14,14 +16,25 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// How often to sample while something is to be proven vacant.
-const HURRIED: Duration = Duration::from_millis(200);
+const HURRIED: Duration = Duration::from_millis(50);
 /// A source that misses this many rounds in a row is stuck.
 const MISSED_ROUNDS: u32 = 5;
 
 fn main() -> ExitCode {
+    // The guardian of a workload is this binary too; it needs nothing of what follows.
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(flag), Some(folder), None) = (arguments.next(), arguments.next(), arguments.next())
+        && flag == guard::FLAG
+    {
+        return ended(guard::run(folder.as_ref()));
+    }
     // The first provider installed is the one all TLS uses; nothing has run before this line.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    match start(&CommandLine::parse()) {
+    ended(start(&CommandLine::parse()))
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("chiptide-agent: {error:#}");
@@ -49,12 +62,17 @@ async fn run(command: &CommandLine, config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let pace = Pace::new(Duration::from_millis(config.sample_every.0), HURRIED);
     let work = async {
+        // Before the driver is touched: a second agent shall be gone before it does anything.
+        let state = match command.once || command.watch {
+            true => None,
+            false => Some(StateDir::open(&config.state_dir)?),
+        };
         let for_chips = (config.clone(), pace.clone());
         let starting = tokio::task::spawn_blocking(move || Chips::start(&for_chips.0, for_chips.1));
         let chips = starting.await.context("start the chip source")??;
-        match command.once || command.watch {
-            true => print(chips.readings.clone(), command.watch).await,
-            false => serve(&config, &chips, pace.clone()).await,
+        match state {
+            None => print(chips.readings.clone(), command.watch).await,
+            Some(state) => serve(&config, &chips, pace.clone(), state).await,
         }
     };
     tokio::select! {
@@ -69,7 +87,7 @@ fn stopped(signal: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: &Config, chips: &Chips, pace: Pace) -> anyhow::Result<()> {
+async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> anyhow::Result<()> {
     let client = Client::new(&config.daemon, &config.token()?).context("make a client")?;
     let node = NodeConfig {
         node: config.node.clone(),
@@ -82,12 +100,38 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace) -> anyhow::Result<()>
         report_every: config.report_every.map(|every| Duration::from_millis(every.0)),
         stale_after: chips.stale_after,
     };
-    let agent = Agent::new(node, client, chips.readings.clone());
+    let state_dir = state.path().to_owned();
+    let options = work_options(config, &state, &node.boot_id)?;
+    let work =
+        tokio::task::spawn_blocking(|| Work::start(options)).await.context("start the keeper of workloads")??;
+    let agent = Agent::new(node, client, chips.readings.clone()).remembering(state)?.running(work);
+    let agent = agent.weighing(DeviceNodes::of_machine(), state_dir);
     tokio::spawn(pace.follow(agent.orders()));
     info!(node = %config.node, daemon = %config.daemon, "starting");
     let (_never, stop) = watch::channel(false);
     agent.run(stop).await;
     Ok(())
+}
+
+fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Result<WorkOptions> {
+    let user = config.workload_user.as_deref().map(User::named).transpose()?;
+    let containment = match user.is_none() && rustix::process::geteuid().is_root() {
+        true => Containment::Refused("the agent is root, and workload_user does not say who runs them".to_owned()),
+        false => Containment::decide(config.cgroup_root.as_deref(), config.process_groups),
+    };
+    Ok(WorkOptions {
+        containment,
+        state_dir: state.path().to_owned(),
+        boot_id: boot_id.to_owned(),
+        user,
+        bounds: Bounds {
+            kill_after: Duration::from_millis(config.kill_after.0),
+            verify_for: Duration::from_millis(config.verify_for.0),
+        },
+        output_bytes_max: config.output_max_mib.saturating_mul(1024 * 1024),
+        // This very binary, also when another has taken its place on disk.
+        guardian: "/proc/self/exe".into(),
+    })
 }
 
 /// Where readings come from.

@@ -35,16 +35,19 @@ impl Pace {
         }
     }
 
-    /// Hurries while `orders` want a chip vacated. Ends with their sender.
+    /// Hurries while `orders` want a chip vacated, or work started on one that must be seen clear first. Ends with their sender.
     pub async fn follow(self, mut orders: watch::Receiver<OrdersView>) {
         loop {
-            let vacating = !orders.borrow_and_update().vacate.is_empty();
-            self.set_hurry(vacating);
+            self.set_hurry(is_pressing(&orders.borrow_and_update()));
             if orders.changed().await.is_err() {
                 return;
             }
         }
     }
+}
+
+fn is_pressing(orders: &OrdersView) -> bool {
+    !orders.vacate.is_empty() || orders.leases.iter().any(|order| order.work.is_some() && !order.confirmed)
 }
 
 #[cfg(test)]

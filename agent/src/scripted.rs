@@ -52,7 +52,15 @@ pub(crate) fn reading_at<const N: usize>(taken: Instant, chips: [ChipNow; N]) ->
 /// A live lease on one chip.
 pub(crate) fn lease(id: u128, chip: &str, epoch: u64) -> LeaseOrder {
     let chips = vec![ChipOrder { chip: chip.to_owned(), slots: 500, epoch }];
-    LeaseOrder { lease: Uuid::from_u128(id), job: Uuid::from_u128(id), confirmed: false, deadline: None, chips }
+    LeaseOrder {
+        lease: Uuid::from_u128(id),
+        job: Uuid::from_u128(id),
+        confirmed: false,
+        deadline: None,
+        ends_in: None,
+        chips,
+        work: None,
+    }
 }
 
 /// An order to prove a chip vacant.

@@ -7,6 +7,7 @@ use crate::backoff::Backoff;
 use crate::complaints::Verdict;
 use crate::reading::NodeReading;
 use crate::telling::Telling;
+use crate::wishing::{self, Wishing};
 use chiptide_api::ClientError;
 use chiptide_api::node::{ChipBody, OrdersView, RegisterView, ReportBody, ReportView};
 use chiptide_model::Millis;
@@ -90,6 +91,8 @@ impl<'a> Session<'a> {
             for lease in self.agent.standing.carry(&reading) {
                 info!(node = %self.agent.config.node, %lease, "carrying");
             }
+            self.agent.mind_work(&reading, self.seen.is_some());
+            self.agent.weigh(&reading, self.seen.is_some());
             if report.is_none() {
                 report = self.report_if_due(&reading);
             }
@@ -114,6 +117,7 @@ impl<'a> Session<'a> {
                     self.agent.source_ended = changed.is_err();
                     Ok(())
                 }
+                () = wishing::changed(&mut self.agent.wishing) => Ok(()),
                 () = sleep_until(wake), if report.is_none() => Ok(()),
             };
             if let Err(Over) = over {
@@ -141,7 +145,7 @@ impl<'a> Session<'a> {
     /// Starts a report when the time has come or something must be told at once.
     fn report_if_due(&mut self, reading: &NodeReading) -> Option<Call<ReportView>> {
         let now = Instant::now();
-        let telling = Telling::of(reading, &self.agent.standing);
+        let telling = Telling::of(reading, &self.agent.standing, self.agent.wishing.as_ref().map(Wishing::view));
         let urgent = self.told.as_ref().is_none_or(|told| telling.adds_to(told));
         if now < self.not_before || (now < self.due && !urgent) {
             return None;
@@ -157,6 +161,8 @@ impl<'a> Session<'a> {
             chips: reading.reports(),
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
+            refused: telling.refused.clone(),
+            work: telling.work.clone(),
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
         self.telling = Some(telling);
@@ -228,8 +234,17 @@ impl<'a> Session<'a> {
         }
         debug!(node = %self.agent.config.node, revision = %orders.revision, leases = orders.leases.len(),
             vacate = orders.vacate.len(), "orders");
+        let mut standing = self.agent.standing.clone();
+        let out_of_date = standing.receive(orders.clone(), now);
+        if !self.agent.keep(&standing) {
+            return false;
+        }
+        self.agent.standing = standing;
+        if let Some(wishing) = &mut self.agent.wishing {
+            wishing.receive(&orders);
+        }
         self.seen = Some((orders.revision.clone(), now));
-        for grant in self.agent.standing.receive(orders.clone(), now) {
+        for grant in out_of_date {
             warn!(node = %self.agent.config.node, lease = %grant.lease, chip = %grant.chip, epoch = grant.epoch,
                 "not confirmed: a newer lease epoch of this chip has been seen");
         }

@@ -2,8 +2,10 @@
 
 use crate::reading::NodeReading;
 use crate::standing::Standing;
-use chiptide_api::node::{HealthBody, VacantBody};
-use std::collections::BTreeMap;
+use crate::work::View;
+use chiptide_api::node::{HealthBody, RefusedBody, VacantBody};
+use chiptide_api::work::WorkReport;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
 use uuid::Uuid;
 
@@ -15,13 +17,24 @@ pub(crate) struct Telling {
     pub(crate) confirmed: Vec<Uuid>,
     /// Chips proven vacant.
     pub(crate) vacant: Vec<VacantBody>,
+    /// Grants that are out of date.
+    pub(crate) refused: Vec<RefusedBody>,
+    /// How the workloads are.
+    pub(crate) work: Vec<WorkReport>,
 }
 
 impl Telling {
-    /// What is to be told now.
-    pub(crate) fn of(reading: &NodeReading, standing: &Standing) -> Telling {
+    /// What is to be told now. `work` is what the keeper knows, where there is one: then a lease with a workload is carried
+    /// only once that has been started.
+    pub(crate) fn of(reading: &NodeReading, standing: &Standing, work: Option<&View>) -> Telling {
         let health = reading.chips.iter().map(|now| (now.chip.id.clone(), discriminant(&now.chip.health))).collect();
-        Telling { health, confirmed: standing.confirmed(), vacant: standing.vacant(reading) }
+        Telling {
+            health,
+            confirmed: confirmed(standing, work),
+            vacant: standing.vacant(reading),
+            refused: standing.refused(),
+            work: work.map(View::reports).unwrap_or_default(),
+        }
     }
 
     /// Whether this says something `told` did not. Less of a kind (an order that is gone) is no news.
@@ -29,5 +42,18 @@ impl Telling {
         self.health != told.health
             || self.confirmed.iter().any(|lease| !told.confirmed.contains(lease))
             || self.vacant.iter().any(|proof| !told.vacant.contains(proof))
+            || self.work.iter().any(|work| !told.work.contains(work))
+            || self.refused.iter().any(|grant| !told.refused.contains(grant))
     }
+}
+
+fn confirmed(standing: &Standing, work: Option<&View>) -> Vec<Uuid> {
+    let mut confirmed = standing.confirmed();
+    if let Some(view) = work {
+        let orders = standing.orders().leases.iter().filter_map(|order| Some((order.lease, order.work.as_ref()?)));
+        let waits: BTreeSet<Uuid> =
+            orders.filter(|(lease, work)| !view.has_begun(*lease, work)).map(|(l, _)| l).collect();
+        confirmed.retain(|lease| !waits.contains(lease));
+    }
+    confirmed
 }

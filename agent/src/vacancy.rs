@@ -19,8 +19,23 @@ pub enum NotProven {
     NotHealthy(String),
     /// The driver's list of processes could not be read.
     NoProcessList,
+    /// Something of the lease may still run on this node.
+    StillRunning,
     /// A process is on the chip that no other live lease accounts for.
     InUse(u32),
+    /// More memory is in use than when the chip is idle (absent: unreadable), and how much may be.
+    NotIdle {
+        /// In use, MiB.
+        used_mib: Option<u64>,
+        /// Allowed, MiB.
+        allowed_mib: u64,
+    },
+    /// Too few readings in a row agree so far.
+    Unsettled,
+    /// A process that no other live lease accounts for has the chip's device node open.
+    Held(u32),
+    /// Who has the chip's device node open cannot be read.
+    NoHolderList(String),
 }
 
 impl fmt::Display for NotProven {
@@ -30,7 +45,15 @@ impl fmt::Display for NotProven {
             NotProven::Missing => f.write_str("the chip is not there"),
             NotProven::NotHealthy(detail) => write!(f, "the chip is not healthy: {detail}"),
             NotProven::NoProcessList => f.write_str("its processes cannot be listed"),
+            NotProven::StillRunning => f.write_str("its workload is not gone yet"),
             NotProven::InUse(pid) => write!(f, "process {pid} is on it"),
+            NotProven::NotIdle { used_mib: Some(used), allowed_mib } => {
+                write!(f, "{used} MiB of its memory are in use, more than the {allowed_mib} MiB of an idle chip")
+            }
+            NotProven::NotIdle { used_mib: None, .. } => f.write_str("its memory in use cannot be read"),
+            NotProven::Unsettled => f.write_str("too few readings in a row agree so far"),
+            NotProven::Held(pid) => write!(f, "process {pid} has its device node open"),
+            NotProven::NoHolderList(error) => write!(f, "who has its device node open cannot be read: {error}"),
         }
     }
 }
@@ -43,10 +66,21 @@ pub fn prove(
     orders: &OrdersView,
     reading: &NodeReading,
 ) -> Result<(), NotProven> {
-    if reading.taken <= arrived {
+    is_clear(&order.chip, order.lease, arrived, orders, reading)
+}
+
+/// Whether `reading`, taken after `since`, shows nothing on a chip but what live leases other than `lease` account for.
+pub fn is_clear(
+    chip: &str,
+    lease: Uuid,
+    since: Instant,
+    orders: &OrdersView,
+    reading: &NodeReading,
+) -> Result<(), NotProven> {
+    if reading.taken <= since {
         return Err(NotProven::NoReadingSince);
     }
-    let now = reading.chip(&order.chip).ok_or(NotProven::Missing)?;
+    let now = reading.chip(chip).ok_or(NotProven::Missing)?;
     match &now.chip.health {
         HealthBody::Healthy => {}
         HealthBody::Unreadable { detail } | HealthBody::Unhealthy { detail } => {
@@ -54,7 +88,7 @@ pub fn prove(
         }
     }
     let processes = now.reading.processes.as_ref().ok_or(NotProven::NoProcessList)?;
-    let sharers = sharers(order, orders);
+    let sharers = sharers(chip, lease, orders);
     let accounted = |pid: &u32| now.owners.get(pid).is_some_and(|lease| sharers.contains(lease));
     match processes.iter().map(|process| process.pid).find(|pid| !accounted(pid)) {
         Some(pid) => Err(NotProven::InUse(pid)),
@@ -62,10 +96,10 @@ pub fn prove(
     }
 }
 
-/// The other live leases that hold the order's chip.
-fn sharers(order: &VacateOrder, orders: &OrdersView) -> BTreeSet<Uuid> {
-    let holds = |chips: &[chiptide_api::node::ChipOrder]| chips.iter().any(|held| held.chip == order.chip);
-    orders.leases.iter().filter(|live| live.lease != order.lease && holds(&live.chips)).map(|live| live.lease).collect()
+/// The other live leases that hold the chip.
+pub fn sharers(chip: &str, lease: Uuid, orders: &OrdersView) -> BTreeSet<Uuid> {
+    let holds = |chips: &[chiptide_api::node::ChipOrder]| chips.iter().any(|held| held.chip == chip);
+    orders.leases.iter().filter(|live| live.lease != lease && holds(&live.chips)).map(|live| live.lease).collect()
 }
 
 #[cfg(test)]

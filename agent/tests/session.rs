@@ -1,6 +1,7 @@
 //! The agent against a scripted daemon. Where a test says "at once" the regular report is an hour away, so only news can
 //! have brought the report.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod scripted;
 
 use chiptide_api::node::{HealthBody, VacantBody};

@@ -162,7 +162,7 @@ pub struct BudgetBody {
     pub cool_down: Option<Millis>,
 }
 
-/// What to run in each replica. Carried with the job.
+/// What to run in each replica. The agents run it; without a workload the job's owner runs it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadBody {
@@ -171,6 +171,9 @@ pub struct WorkloadBody {
     /// Environment added for the process.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Working directory, absolute; a folder of the replica's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 /// A job as a scheduler submits it (YAML in files, JSON on the wire).

@@ -146,7 +146,11 @@ impl JobBody {
                 Unfit::Refuse => UnfitBody::Refuse,
             },
             labels: spec.labels.clone(),
-            workload: spec.workload.as_ref().map(|w| WorkloadBody { command: w.command.clone(), env: w.env.clone() }),
+            workload: spec.workload.as_ref().map(|w| WorkloadBody {
+                command: w.command.clone(),
+                env: w.env.clone(),
+                directory: w.directory.clone(),
+            }),
         }
     }
 }
@@ -301,9 +305,15 @@ fn workload(body: WorkloadBody) -> Result<Workload, Invalid> {
     if bytes > 32 * 1024 || body.command.len() > 1024 || body.env.len() > 1024 {
         return Err(Invalid::new("out_of_range", "workload", "at most 32 KiB of command and environment"));
     }
-    let has_nul = body.command.iter().chain(body.env.keys()).chain(body.env.values()).any(|text| text.contains('\0'));
-    if has_nul {
+    let texts = body.command.iter().chain(body.env.keys()).chain(body.env.values()).chain(&body.directory);
+    if texts.into_iter().any(|text| text.contains('\0')) {
         return Err(Invalid::new("invalid_field", "workload", "holds a NUL byte"));
     }
-    Ok(Workload { command: body.command, env: body.env })
+    if body.env.keys().any(|name| name.is_empty() || name.contains('=')) {
+        return Err(Invalid::new("invalid_field", "workload.env", "a variable's name is not empty and holds no '='"));
+    }
+    if body.directory.as_ref().is_some_and(|path| !path.starts_with('/') || path.len() > 4096) {
+        return Err(Invalid::new("invalid_field", "workload.directory", "must be an absolute path"));
+    }
+    Ok(Workload { command: body.command, env: body.env, directory: body.directory })
 }

@@ -15,6 +15,7 @@ pub mod problem;
 pub mod queue;
 pub mod reason;
 pub mod time;
+pub mod work;
 
 pub use client::{Client, ClientError};
 pub use problem::{Invalid, Problem};

@@ -1,6 +1,7 @@
 //! Nodes: what an agent sends, what it is told, and how the API shows a node.
 
 use crate::chip::Reading;
+use crate::work::{WorkOrder, WorkReport};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -117,6 +118,15 @@ pub struct ReportBody {
     /// Proofs that nothing of an ended lease is left on a chip.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vacant: Vec<VacantBody>,
+    /// Grants of the newest orders that the agent will not carry, because it has seen a newer epoch of the chip: its
+    /// disk remembers a grant that the database has lost. Logged by the daemon; the lease stays unconfirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedBody>,
+    /// Every replica the agent was ordered to run, until its lease is out of the orders and nothing of it is left. When all
+    /// replicas of a job have exited with 0 it has succeeded; when one has failed, so has the job; when all have ended after
+    /// notice, the lease is over before its deadline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub work: Vec<WorkReport>,
     /// The revision of the newest orders the agent has; the answer carries orders when there are newer ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders_seen: Option<String>,
@@ -145,6 +155,20 @@ pub struct VacantBody {
     pub lease: Uuid,
     /// The highest lease epoch this agent has seen for the chip: not below the one in the order.
     pub epoch: u64,
+}
+
+/// A grant that an agent refuses.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedBody {
+    /// The lease.
+    pub lease: Uuid,
+    /// The chip.
+    pub chip: String,
+    /// The lease epoch of the grant.
+    pub epoch: u64,
+    /// The highest epoch this agent has seen of the chip.
+    pub seen: u64,
 }
 
 /// The answer to a report.
@@ -180,8 +204,15 @@ pub struct LeaseOrder {
     /// Set once notice has been given: the lease ends then at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
+    /// How long that is from when these orders were read: agents count on their own clocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "30s")]
+    pub ends_in: Option<chiptide_model::Millis>,
     /// Its chips on this node.
     pub chips: Vec<ChipOrder>,
+    /// What to run under it, where the agent is to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<WorkOrder>,
 }
 
 /// A chip held under a lease.

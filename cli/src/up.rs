@@ -83,7 +83,11 @@ async fn start(up: &Up, home: &Home, children: &mut Vec<Child>) -> Result<()> {
 
     let driver = driver::find().filter(|_| up.nodes.is_none());
     let (program, args) = match &driver {
-        Some(_) => ("chiptide-agent", vec!["--daemon".into(), url.clone(), "--node".into(), driver::hostname()?]),
+        Some(_) => {
+            let state = home.dir.join("agent").display().to_string();
+            let args = ["--daemon", &url, "--node", &driver::hostname()?, "--state-dir", &state];
+            ("chiptide-agent", args.map(str::to_owned).to_vec())
+        }
         None => {
             let nodes = up.nodes.unwrap_or(4).to_string();
             let args = ["fleet", "--url", &url, "--nodes", &nodes, "--chips-per-node", &up.chips.to_string()];

@@ -19,3 +19,4 @@ pub mod store;
 pub mod telemetry;
 pub mod watchers;
 pub mod whole_file;
+pub mod workloads;

@@ -4,19 +4,20 @@ use chiptide_allocator::Cluster;
 use chiptide_allocator::fleet::Node;
 use chiptide_api::node::{ChipOrder, LeaseOrder, OrdersView, VacateOrder};
 use chiptide_api::time::to_utc;
-use chiptide_model::{Lease, LeaseState};
+use chiptide_api::work::{ReplicaOrder, WorkOrder};
+use chiptide_model::{Lease, LeaseState, Placement, Timestamp};
 
 /// The revision of a node's orders. It names the leader too, whose count starts anew.
 pub fn revision(cluster: &Cluster, node: &Node) -> String {
     format!("{}.{}", cluster.leader_epoch, node.orders_revision)
 }
 
-/// Everything wanted of a node now.
-pub fn of(cluster: &Cluster, node: &Node) -> OrdersView {
+/// Everything wanted of a node now. `now` only tells how far away deadlines are.
+pub fn of(cluster: &Cluster, node: &Node, now: Timestamp) -> OrdersView {
     let mut view = OrdersView { revision: revision(cluster, node), ..OrdersView::default() };
     for lease in node.leases.iter().filter_map(|id| cluster.lease(*id)) {
         if lease.is_live() {
-            view.leases.push(lease_order(lease, node));
+            view.leases.push(lease_order(cluster, lease, node, now));
         }
     }
     for chip in node.chips.iter().map(|&ix| &cluster.fleet.chips[ix]) {
@@ -30,16 +31,19 @@ pub fn of(cluster: &Cluster, node: &Node) -> OrdersView {
     view
 }
 
-fn lease_order(lease: &Lease, node: &Node) -> LeaseOrder {
+fn lease_order(cluster: &Cluster, lease: &Lease, node: &Node, now: Timestamp) -> LeaseOrder {
     let here = lease.placements.iter().filter(|placement| placement.node == node.id);
+    let deadline = match &lease.state {
+        LeaseState::Revoking { deadline, .. } => Some(*deadline),
+        _ => None,
+    };
     LeaseOrder {
         lease: lease.id.0,
         job: lease.job.0,
         confirmed: lease.confirmed.contains(&node.id),
-        deadline: match &lease.state {
-            LeaseState::Revoking { deadline, .. } => Some(to_utc(*deadline)),
-            _ => None,
-        },
+        deadline: deadline.map(to_utc),
+        ends_in: deadline.map(|deadline| deadline.since(now)),
+        work: work_order(cluster, lease, node),
         chips: here
             .flat_map(|placement| &placement.holds)
             .map(|hold| ChipOrder {
@@ -49,4 +53,25 @@ fn lease_order(lease: &Lease, node: &Node) -> LeaseOrder {
             })
             .collect(),
     }
+}
+
+/// What the node is to run under a lease, if its job says so.
+fn work_order(cluster: &Cluster, lease: &Lease, node: &Node) -> Option<WorkOrder> {
+    let workload = cluster.job(lease.job)?.spec.workload.clone()?;
+    let mut gang: Vec<&Placement> = lease.placements.iter().collect();
+    gang.sort_by_key(|placement| placement.replica);
+    let here = gang.iter().filter(|placement| placement.node == node.id);
+    let replica = |placement: &&Placement| ReplicaOrder {
+        rank: placement.replica,
+        chips: placement.holds.iter().map(|hold| hold.chip.to_string()).collect(),
+        cpu_milli: placement.cpu_milli,
+        memory_mib: placement.memory_mib,
+    };
+    Some(WorkOrder {
+        command: workload.command,
+        env: workload.env,
+        directory: workload.directory,
+        nodes: gang.iter().map(|placement| placement.node.to_string()).collect(),
+        replicas: here.map(replica).collect(),
+    })
 }

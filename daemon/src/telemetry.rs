@@ -1,12 +1,16 @@
 //! The newest report of every node: latest values in memory, never in a round.
 
+use crate::workloads::Said;
 use chiptide_allocator::Cluster;
 use chiptide_api::chip::{Reading, ReadingView};
-use chiptide_api::node::ReportBody;
-use chiptide_model::{NodeId, SessionId, Timestamp};
+use chiptide_api::node::{RefusedBody, ReportBody};
+use chiptide_api::work::{WorkBody, WorkReport};
+use chiptide_model::{LeaseId, NodeId, SessionId, Timestamp};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tracing::error;
 
 /// What a node last said.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ struct Latest {
     heard: Instant,
     at: Timestamp,
     readings: FxHashMap<String, Reading>,
+    refused: BTreeSet<RefusedBody>,
+    work: Vec<WorkReport>,
 }
 
 /// Newest reports by node.
@@ -33,13 +39,23 @@ impl Telemetry {
             return false;
         }
         let readings = report.chips.iter().map(|chip| (chip.id.clone(), chip.reading.clone())).collect();
-        nodes.insert(node.clone(), Latest { session, seq: report.seq, heard, at, readings });
+        let refused: BTreeSet<RefusedBody> = report.refused.iter().cloned().collect();
+        let said = nodes.get(node).map(|last| &last.refused);
+        for grant in refused.iter().filter(|grant| said.is_none_or(|said| !said.contains(grant))) {
+            error!(node = %node, lease = %grant.lease, chip = %grant.chip, epoch = grant.epoch, seen = grant.seen,
+                "a grant is refused by its node, which has seen a newer epoch: has the database lost commits?");
+        }
+        nodes.insert(
+            node.clone(),
+            Latest { session, seq: report.seq, heard, at, readings, refused, work: report.work.clone() },
+        );
         true
     }
 
     /// Counts a registration as a sign of life.
     pub fn registered(&self, node: &NodeId, session: SessionId, at: Timestamp, heard: Instant) {
-        let latest = Latest { session, seq: 0, heard, at, readings: FxHashMap::default() };
+        let (readings, refused) = (FxHashMap::default(), BTreeSet::new());
+        let latest = Latest { session, seq: 0, heard, at, readings, refused, work: Vec::new() };
         self.nodes.write().insert(node.clone(), latest);
     }
 
@@ -62,5 +78,13 @@ impl Telemetry {
         let known = cluster.fleet.nodes.iter().filter(|node| node.unknown_since.is_none());
         let silent = |id: &NodeId| nodes.get(id).is_none_or(|latest| now.duration_since(latest.heard) > limit);
         known.filter(|node| silent(&node.id)).map(|node| node.id.clone()).collect()
+    }
+}
+
+impl Said for Telemetry {
+    fn of(&self, node: &NodeId, lease: LeaseId, rank: u32) -> Option<WorkBody> {
+        let nodes = self.nodes.read();
+        let said = nodes.get(node)?.work.iter().find(|work| work.lease == lease.0 && work.rank == rank)?;
+        Some(said.work.clone())
     }
 }

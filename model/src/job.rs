@@ -150,6 +150,9 @@ pub struct Workload {
     /// Environment added for the process.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Working directory; a folder of the replica's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 /// What a scheduler asked for, parsed and valid.

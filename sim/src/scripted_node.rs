@@ -181,6 +181,8 @@ mod tests {
             job: Uuid::nil(),
             confirmed: false,
             deadline: None,
+            ends_in: None,
+            work: None,
             chips: vec![ChipOrder { chip: (*chip).to_owned(), slots: 1000, epoch: 1 }],
         };
         OrdersView { revision: "1".into(), leases: leases.iter().map(order).collect(), vacate: Vec::new() }

@@ -9,6 +9,7 @@ mod sample;
 mod source;
 mod worker;
 
+pub(crate) use processes::owner;
 pub use source::{NvmlOptions, StartError, start};
 
 /// The vendor of every chip of this source.

@@ -78,7 +78,7 @@ fn pid_max() -> u32 {
 }
 
 /// The lease named in a process's environment; nobody's when that is not there or not for us to read.
-fn owner(pid: u32) -> Option<Uuid> {
+pub(crate) fn owner(pid: u32) -> Option<Uuid> {
     lease_in(&fs::read(format!("/proc/{pid}/environ")).ok()?)
 }
 

@@ -17,6 +17,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -51,6 +52,7 @@ pub(crate) struct World {
     pub(crate) readings: watch::Sender<NodeReading>,
     /// The orders as a scripted source would follow them.
     pub(crate) followed: watch::Receiver<OrdersView>,
+    agent: JoinHandle<()>,
     _stop: watch::Sender<bool>,
 }
 
@@ -70,15 +72,26 @@ impl DerefMut for World {
 impl World {
     /// A node with these chips, whose daemon asks for a report every `report_every`.
     pub(crate) async fn start(report_every: &str, chips: Vec<ChipNow>) -> World {
-        let daemon = Daemon::start(report_every).await;
+        World::with(Daemon::start(report_every).await, chips, |agent| agent)
+    }
+
+    /// The same with an agent that is made ready by `prepare`, and a daemon that may have met other agents.
+    pub(crate) fn with(daemon: Daemon, chips: Vec<ChipNow>, prepare: impl FnOnce(Agent) -> Agent) -> World {
         let (readings, newest) = watch::channel(reading(chips));
         let config =
             NodeConfig { node: "n1".into(), boot_id: "boot".into(), cpu_milli: 64_000, ..NodeConfig::default() };
-        let agent = Agent::new(config, Client::new(&daemon.url, "token").expect("a client"), newest);
+        let agent = prepare(Agent::new(config, Client::new(&daemon.url, "token").expect("a client"), newest));
         let followed = agent.orders();
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(agent.run(stopped));
-        World { daemon, readings, followed, _stop: stop }
+        let agent = tokio::spawn(agent.run(stopped));
+        World { daemon, readings, followed, agent, _stop: stop }
+    }
+
+    /// The agent dies between any two of its steps; its daemon lives on.
+    pub(crate) async fn kill(self) -> Daemon {
+        self.agent.abort();
+        let _ = self.agent.await;
+        self.daemon
     }
 
     /// Gives new orders and waits until the agent has them.
@@ -240,7 +253,7 @@ pub(crate) fn unreadable(mut now: ChipNow) -> ChipNow {
 /// A live lease on one chip.
 pub(crate) fn lease(lease: Uuid, chip: &str, epoch: u64) -> LeaseOrder {
     let chips = vec![ChipOrder { chip: chip.into(), slots: 500, epoch }];
-    LeaseOrder { lease, job: Uuid::new_v4(), confirmed: false, deadline: None, chips }
+    LeaseOrder { lease, job: Uuid::new_v4(), confirmed: false, deadline: None, ends_in: None, chips, work: None }
 }
 
 /// An order to prove a chip vacant.

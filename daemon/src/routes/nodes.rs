@@ -4,7 +4,7 @@ use super::extract::{Body, Id, Mutation, Params, limit_of, wait_of};
 use super::problem::{Answer, Refused};
 use super::registration::{self, Registration};
 use crate::app::App;
-use crate::{metrics, orders, render};
+use crate::{metrics, orders, render, workloads};
 use axum::Json;
 use axum::extract::State;
 use chiptide_allocator::{Command, Report, report};
@@ -75,10 +75,32 @@ pub(super) async fn report_in(
             return Ok(answer);
         }
     }
+    if accepted {
+        heed_ends(&app, &report).await;
+    }
     let cluster = app.shared.cluster();
     let state = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
     let is_news = report.orders_seen.as_ref().is_none_or(|seen| *seen != orders::revision(&cluster, state));
-    Ok(Answer::json(200, &ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state)) }))
+    Ok(Answer::json(
+        200,
+        &ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state, app.shared.now())) },
+    ))
+}
+
+/// Draws what follows from workloads that the report says have ended. A refusal means that something else has settled it.
+async fn heed_ends(app: &App, report: &ReportBody) {
+    for lease in workloads::ended(&report.work) {
+        let verdict = {
+            let cluster = app.shared.cluster();
+            let lease = cluster.lease(lease);
+            let job = lease.and_then(|lease| cluster.job(lease.job)).filter(|job| job.spec.workload.is_some());
+            lease.zip(job).and_then(|(lease, job)| workloads::verdict(lease, &job.state, &app.shared.telemetry))
+        };
+        if let Some(command) = verdict {
+            // The agent says it again until its lease is gone, so a full queue costs a moment.
+            let _ = app.rounds.submit(command, false, None).await;
+        }
+    }
 }
 
 fn check_session(app: &App, node: &NodeId, report: &ReportBody) -> Result<(), Refused> {
@@ -162,7 +184,7 @@ pub(super) async fn get_orders(
             }
             let same = params.after.as_ref().is_some_and(|after| *after == orders::revision(&cluster, known));
             if !same || app.shared.stopping.is_cancelled() || tokio::time::Instant::now() >= deadline {
-                return Ok(Json(orders::of(&cluster, known)));
+                return Ok(Json(orders::of(&cluster, known, app.shared.now())));
             }
         }
         let look_again = tokio::time::Instant::now() + super::jobs::LOOK_AGAIN;

@@ -210,12 +210,19 @@ impl Node {
             chips: self.chips.iter().map(chip).collect(),
             confirmed: Vec::new(),
             vacant: Vec::new(),
+            refused: Vec::new(),
+            work: Vec::new(),
             orders_seen: None,
         }
     }
 
     pub(crate) async fn orders(&self) -> OrdersView {
         self.client.orders(&self.name, self.session, None, Default::default()).await.expect("orders")
+    }
+
+    /// Sends a report.
+    pub(crate) async fn send(&self, report: &ReportBody) -> ReportView {
+        self.client.report(&self.name, report).await.expect("accepted")
     }
 
     /// Confirms every lease and proves every chip vacant that the newest orders ask for.

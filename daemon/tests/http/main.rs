@@ -9,3 +9,4 @@ mod jobs;
 mod nodes;
 mod queues;
 mod store;
+mod workloads;

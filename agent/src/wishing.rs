@@ -1,0 +1,120 @@
+//! From orders to what the keeper of workloads is to do, and from what it knows to what may be proven.
+
+use crate::agent::Agent;
+use crate::host;
+use crate::reading::NodeReading;
+use crate::standing::Standing;
+use crate::work::{View, WantedLease, Wish, Work};
+use chiptide_api::node::{LeaseOrder, OrdersView, VacateOrder};
+use chiptide_api::work::ReplicaOrder;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// The agent's end of its node's workloads.
+#[derive(Debug)]
+pub(crate) struct Wishing {
+    work: Work,
+    view: View,
+    wish: Wish,
+    /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
+    last_wanted: BTreeMap<(Uuid, String), u64>,
+    deadlines: BTreeMap<Uuid, Duration>,
+}
+
+impl Wishing {
+    pub(crate) fn new(mut work: Work) -> Wishing {
+        let view = work.view();
+        Wishing { work, view, wish: Wish::default(), last_wanted: BTreeMap::new(), deadlines: BTreeMap::new() }
+    }
+
+    /// What the keeper knew when it was last asked.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Waits until the keeper knows something else.
+    pub(crate) async fn changed(&mut self) {
+        self.work.changed().await;
+    }
+
+    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops; said
+    /// again they only get nearer.
+    pub(crate) fn receive(&mut self, orders: &OrdersView) {
+        let now = host::boot_time();
+        let deadline = |order: &LeaseOrder| {
+            let new = order.ends_in.map(|left| now.saturating_add(Duration::from_millis(left.0)));
+            let known = self.deadlines.get(&order.lease).copied();
+            Some((order.lease, new.into_iter().chain(known).min()?))
+        };
+        self.deadlines = orders.leases.iter().filter_map(deadline).collect();
+    }
+
+    /// Tells the keeper what is wanted now, if that is something else, and holds back the proofs that have to wait for it.
+    fn mind(&mut self, standing: &mut Standing, reading: &NodeReading, informed: bool) {
+        self.view = self.work.view();
+        if informed {
+            let next = self.wish_of(standing, reading);
+            if next.leases != self.wish.leases || next.vendors != self.wish.vendors || self.wish.number == 0 {
+                self.wish = next;
+                self.wish.number += 1;
+                self.work.wish(self.wish.clone());
+            }
+        }
+        let chips = self.wish.leases.iter().flat_map(|(lease, wanted)| {
+            let chips = wanted.work.replicas.iter().flat_map(|replica| &replica.chips);
+            chips.map(|chip| ((*lease, chip.clone()), self.wish.number))
+        });
+        self.last_wanted.extend(chips);
+        let heeded = self.view.heeded;
+        let may_start = |order: &VacateOrder| {
+            self.last_wanted.get(&(order.lease, order.chip.clone())).is_some_and(|last| heeded <= *last)
+        };
+        let may_run = |order: &VacateOrder| self.view.may_be_on(order.lease, &order.chip) || may_start(order);
+        standing.hold_back(may_run, Instant::now());
+        self.last_wanted.retain(|_, last| heeded <= *last);
+    }
+
+    fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {
+        let fresh = standing.orders().leases.iter().filter(|order| standing.is_fresh(order));
+        let leases = fresh.filter_map(|order| Some((order.lease, self.wanted(standing, order, reading)?)));
+        let vendor = |chip: &crate::ChipNow| (chip.chip.id.clone(), chip.chip.vendor.clone());
+        Wish { number: self.wish.number, leases: leases.collect(), vendors: reading.chips.iter().map(vendor).collect() }
+    }
+
+    fn wanted(&self, standing: &Standing, order: &LeaseOrder, reading: &NodeReading) -> Option<WantedLease> {
+        let work = order.work.clone()?;
+        // What may start stays so: its own process, once at work, is nothing that speaks against it.
+        let before = self.wish.leases.get(&order.lease).map(|wanted| &wanted.may_start);
+        let may_start = |replica: &&ReplicaOrder| {
+            before.is_some_and(|before| before.contains(&replica.rank))
+                || standing.may_start(order, &replica.chips, reading)
+        };
+        Some(WantedLease {
+            job: order.job,
+            epoch: order.chips.iter().map(|chip| chip.epoch).max().unwrap_or(0),
+            deadline: self.deadlines.get(&order.lease).copied(),
+            deadline_at: order.deadline,
+            may_start: work.replicas.iter().filter(may_start).map(|replica| replica.rank).collect(),
+            work,
+        })
+    }
+}
+
+impl Agent {
+    /// Keeps the workloads in step with the orders, where this agent runs any. `informed` once orders have come.
+    pub(crate) fn mind_work(&mut self, reading: &NodeReading, informed: bool) {
+        if let Some(wishing) = &mut self.wishing {
+            wishing.mind(&mut self.standing, reading, informed);
+        }
+    }
+}
+
+/// Waits until the keeper knows something else; for ever where there is none.
+pub(crate) async fn changed(wishing: &mut Option<Wishing>) {
+    match wishing {
+        Some(wishing) => wishing.changed().await,
+        None => std::future::pending().await,
+    }
+}

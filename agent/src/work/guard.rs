@@ -1,0 +1,87 @@
+//! The guardian of one replica: a small process between the agent and the workload, so that neither the end nor the upgrade
+//! of the agent ends the work or loses how it ended. It starts the workload inside its cgroup, keeps what it says, waits for
+//! it, and writes down how it ended. It never decides anything, and takes no signal from the ladder: that is for the workload.
+
+use super::output::Output;
+use super::record::{Folder, Record};
+use anyhow::Context;
+use chiptide_api::work::WorkBody;
+use rustix::process::{WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// The flag, with the replica's folder, that makes this binary a guardian.
+pub const FLAG: &str = "--guard";
+
+/// Guards the replica of this folder until nothing of it is left.
+pub fn run(folder: &Path) -> anyhow::Result<()> {
+    let folder = Folder::at(folder.to_owned());
+    let _lock = folder.guard().context("lock the replica")?;
+    if folder.is_fenced() {
+        return Ok(());
+    }
+    let record = folder.record()?.context("nothing is to be started here")?;
+    // What the workload leaves behind becomes ours to reap, and stays below us in the tree of processes.
+    set_child_subreaper(Some(getpid())).context("become a subreaper")?;
+    let (ended, outputs) = match start(&record, &folder) {
+        Ok((pid, outputs)) => {
+            // Without this file the start is known a little less well; the work itself does not need it.
+            let _ = folder.keep_started(pid);
+            (end_of(pid), outputs)
+        }
+        Err(error) => (WorkBody::Failed { reason: format!("{error:#}") }, Vec::new()),
+    };
+    folder.keep_ended(&ended)?;
+    // Leftovers are the agent's to end.
+    while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
+    for output in outputs {
+        let _ = output.join();
+    }
+    Ok(())
+}
+
+fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandle<()>>)> {
+    let (program, arguments) = record.command.split_first().context("there is no command")?;
+    let output = |name: &str| Output::create(folder.path().join(name), record.output_bytes_max).context("keep output");
+    let (stdout, stderr) = (output("stdout")?, output("stderr")?);
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(&record.env).current_dir(&record.directory);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    if let Some((user, group)) = record.user {
+        command.uid(user).gid(group);
+    }
+    // The child is born where its parent is. If the cgroup is gone, the replica has been given up: no start.
+    if let Some((own, _)) = &record.cgroups {
+        own.enter().context("enter the cgroup")?;
+    }
+    let started = command.spawn().with_context(|| format!("start {program:?}"));
+    if let Some((_, guards)) = &record.cgroups {
+        // One that cannot leave is killed with the workload, which costs the exit code and nothing else.
+        let _ = guards.enter();
+    }
+    let mut child = started?;
+    let (out, err) = (child.stdout.take().context("a pipe")?, child.stderr.take().context("a pipe")?);
+    let follow = vec![thread::spawn(move || stdout.follow(out)), thread::spawn(move || stderr.follow(err))];
+    Ok((child.id(), follow))
+}
+
+/// Waits for the end of one child, reaping whatever else ends.
+fn end_of(pid: u32) -> WorkBody {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((ended, status))) if ended.as_raw_nonzero().get().cast_unsigned() == pid => return body(status),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return WorkBody::Failed { reason: format!("wait for the process: {error}") },
+        }
+    }
+}
+
+fn body(status: WaitStatus) -> WorkBody {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => WorkBody::Exited { code },
+        (None, Some(signal)) => WorkBody::Killed { signal },
+        (None, None) => WorkBody::Failed { reason: "an exit status of no known kind".to_owned() },
+    }
+}

@@ -1,0 +1,173 @@
+//! Starting a replica: its folder, its cgroup, its record on disk, and then its guardian.
+
+use super::containment::Containment;
+use super::guard::FLAG;
+use super::ladder::Bounds;
+use super::record::{Folder, Key, Record};
+use super::wish::WantedLease;
+use anyhow::{Context, bail};
+use chiptide_api::work::ReplicaOrder;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Who workloads run as.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Home directory.
+    pub home: PathBuf,
+}
+
+impl User {
+    /// The user of this name on this machine.
+    pub fn named(name: &str) -> anyhow::Result<User> {
+        let found = nix::unistd::User::from_name(name).with_context(|| format!("look up the user {name}"))?;
+        let user = found.with_context(|| format!("there is no user {name}"))?;
+        Ok(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), home: user.dir })
+    }
+}
+
+/// How workloads are run on this node.
+#[derive(Clone, Debug)]
+pub struct WorkOptions {
+    /// How they are kept together.
+    pub containment: Containment,
+    /// The agent's state directory.
+    pub state_dir: PathBuf,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Who they run as; the agent's own user when absent.
+    pub user: Option<User>,
+    /// How long the steps of an eviction may take.
+    pub bounds: Bounds,
+    /// How much of each of stdout and stderr is kept.
+    pub output_bytes_max: u64,
+    /// The binary that guards them: the agent's own.
+    pub guardian: PathBuf,
+}
+
+impl WorkOptions {
+    /// The folder of a replica.
+    pub(crate) fn folder(&self, key: Key) -> Folder {
+        Folder::at(self.state_dir.join("work").join(key.to_string()))
+    }
+
+    /// Writes down what is to be started. Nothing runs yet.
+    pub(crate) fn prepare(
+        &self,
+        key: Key,
+        wanted: &WantedLease,
+        replica: &ReplicaOrder,
+        vendors: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Record> {
+        if let Containment::Refused(why) = &self.containment {
+            bail!("this agent runs no workloads: {why}");
+        }
+        let folder = self.folder(key);
+        let mut env = self.environment(key, wanted, &folder);
+        env.extend(binding(&replica.chips, vendors)?);
+        fs::create_dir_all(folder.scratch()).context("make its folder")?;
+        if let Some(user) = &self.user {
+            chown(folder.scratch(), Some(user.uid), Some(user.gid)).context("give it its folder")?;
+        }
+        let cgroups = match &self.containment {
+            Containment::Cgroups(hierarchy) => {
+                let own = hierarchy.make(key, replica.cpu_milli, replica.memory_mib).context("make its cgroup")?;
+                Some((own, hierarchy.guards()))
+            }
+            Containment::Groups | Containment::Refused(_) => None,
+        };
+        let record = Record {
+            key,
+            boot_id: self.boot_id.clone(),
+            chips: replica.chips.clone(),
+            cgroups,
+            command: wanted.work.command.clone(),
+            env,
+            directory: wanted.work.directory.as_ref().map_or_else(|| folder.scratch(), PathBuf::from),
+            user: self.user.as_ref().map(|user| (user.uid, user.gid)),
+            output_bytes_max: self.output_bytes_max,
+        };
+        folder.keep_record(&record)?;
+        Ok(record)
+    }
+
+    /// Starts the guardian of what was written down.
+    pub(crate) fn start(&self, key: Key) -> anyhow::Result<Child> {
+        let folder = self.folder(key);
+        let log = File::create(folder.path().join("guardian.log")).context("make the guardian's log")?;
+        let mut command = Command::new(&self.guardian);
+        command.arg(FLAG).arg(folder.path()).env_clear().process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.spawn().context("start its guardian")
+    }
+
+    fn environment(&self, key: Key, wanted: &WantedLease, folder: &Folder) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
+        set("PATH", std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned()));
+        if let Some(user) = &self.user {
+            set("USER", user.name.clone());
+            set("HOME", user.home.display().to_string());
+        }
+        for (name, value) in &wanted.work.env {
+            set(name, value.clone());
+        }
+        set("CHIPTIDE_JOB_ID", wanted.job.to_string());
+        set("CHIPTIDE_LEASE_ID", key.lease.to_string());
+        set("CHIPTIDE_LEASE_EPOCH", wanted.epoch.to_string());
+        set("CHIPTIDE_RANK", key.rank.to_string());
+        set("CHIPTIDE_WORLD_SIZE", wanted.work.nodes.len().to_string());
+        set("CHIPTIDE_NODES", wanted.work.nodes.join(","));
+        set("CHIPTIDE_NOTICE_FILE", folder.notice().display().to_string());
+        env
+    }
+}
+
+/// The variable by which a vendor's runtime is told which chips to use, for vendors that take chip ids in it.
+fn variable_of(vendor: &str) -> Option<&'static str> {
+    match vendor {
+        "nvidia" => Some("CUDA_VISIBLE_DEVICES"),
+        "amd" => Some("ROCR_VISIBLE_DEVICES"),
+        _ => None,
+    }
+}
+
+/// What binds a replica to its chips.
+fn binding(chips: &[String], vendors: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut bound: BTreeMap<String, String> = BTreeMap::new();
+    for chip in chips {
+        let vendor = vendors.get(chip).with_context(|| format!("the chip {chip} is not there"))?;
+        let variable = variable_of(vendor).with_context(|| format!("no way is known to bind chips of {vendor}"))?;
+        let ids = bound.entry(variable.to_owned()).or_default();
+        if !ids.is_empty() {
+            ids.push(',');
+        }
+        ids.push_str(chip);
+    }
+    Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chips_are_bound_by_id_and_those_that_cannot_be_are_refused() {
+        let vendors: BTreeMap<String, String> =
+            [("a", "nvidia"), ("b", "nvidia"), ("x", "ascend")].map(|(c, v)| (c.to_owned(), v.to_owned())).into();
+        let bound = binding(&["b".into(), "a".into()], &vendors).expect("known");
+        assert_eq!(bound, BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), "b,a".to_owned())]));
+        assert!(binding(&["x".into()], &vendors).expect_err("by index").to_string().contains("ascend"));
+        assert!(binding(&["gone".into()], &vendors).is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! Workloads on this node: started under a lease, kept together, warned, ended, and known again by the next agent.
+//!
+//! One thread, the keeper, does all of it. Each replica has a guardian process that starts it and writes down how it ended,
+//! a folder in the state directory with all that is known of it, and a cgroup (or, where configured, a process group). This
+//! module never decides who gets a chip and never proves a chip vacant; it says whether anything of a lease is left.
+
+mod cgroup;
+mod containment;
+pub mod guard;
+mod keeper;
+mod ladder;
+mod launch;
+mod output;
+mod procs;
+mod record;
+mod replica;
+mod wish;
+
+pub use containment::{Containment, Hierarchy};
+pub use keeper::Work;
+pub use ladder::Bounds;
+pub use launch::{User, WorkOptions};
+pub use record::Key;
+pub use wish::{ReplicaView, View, WantedLease, Wish};

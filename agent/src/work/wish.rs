@@ -1,0 +1,114 @@
+//! What the orders want run, on its way to the keeper's thread, and what the keeper knows, on its way back.
+
+use super::record::Key;
+use chiptide_api::work::{WorkBody, WorkOrder, WorkReport};
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Everything that is to run on this node now.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Wish {
+    /// Counts up with every change; 0 until orders have come, when nothing is known to be unwanted.
+    pub number: u64,
+    /// By lease.
+    pub leases: BTreeMap<Uuid, WantedLease>,
+    /// The vendor of each chip.
+    pub vendors: BTreeMap<String, String>,
+}
+
+/// A live lease whose workload this node runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WantedLease {
+    /// Its job.
+    pub job: Uuid,
+    /// The highest lease epoch of its chips here.
+    pub epoch: u64,
+    /// When its time is up, on this machine's boot-time clock, once notice has been given.
+    pub deadline: Option<Duration>,
+    /// The same for people.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// Ranks whose chips are there, healthy and proven empty: what has not been started may be.
+    pub may_start: BTreeSet<u32>,
+    /// What to run.
+    pub work: WorkOrder,
+}
+
+/// The newest wish, and a bell.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    newest: Mutex<Wish>,
+    bell: Condvar,
+}
+
+impl Wishes {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Wish> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a wish in the place of the last and rings.
+    pub(crate) fn set(&self, wish: Wish) {
+        *self.lock() = wish;
+        self.bell.notify_all();
+    }
+
+    /// Wakes the keeper to look at something else than a wish.
+    pub(crate) fn ring(&self) {
+        self.bell.notify_all();
+    }
+
+    /// Blocks until there is another wish than this number, or for so long.
+    pub(crate) fn wait(&self, number: u64, limit: Duration) {
+        let newest = self.lock();
+        if newest.number == number {
+            drop(self.bell.wait_timeout(newest, limit));
+        }
+    }
+}
+
+/// What the keeper knows.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct View {
+    /// The newest wish it has heeded: whatever that one no longer wanted was here, or has never been started.
+    pub heeded: u64,
+    /// Every replica it knows of, by lease and rank.
+    pub replicas: BTreeMap<Key, ReplicaView>,
+}
+
+/// One replica.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReplicaView {
+    /// How its work is; absent while it is being started.
+    pub work: Option<WorkBody>,
+    /// Whether something of it may still run.
+    pub present: bool,
+    /// The chips it was given; absent where nobody wrote that down.
+    pub chips: Option<Vec<String>>,
+}
+
+impl View {
+    /// What to report.
+    pub(crate) fn reports(&self) -> Vec<WorkReport> {
+        let report = |(key, replica): (&Key, &ReplicaView)| {
+            Some(WorkReport { lease: key.lease, rank: key.rank, work: replica.work.clone()? })
+        };
+        self.replicas.iter().filter_map(report).collect()
+    }
+
+    /// Whether something of a lease may still run on a chip.
+    pub(crate) fn may_be_on(&self, lease: Uuid, chip: &str) -> bool {
+        let on = |replica: &ReplicaView| replica.chips.as_ref().is_none_or(|chips| chips.iter().any(|own| own == chip));
+        self.replicas.iter().any(|(key, replica)| key.lease == lease && replica.present && on(replica))
+    }
+
+    /// Whether all of this has been started, whatever became of it since.
+    pub(crate) fn has_begun(&self, lease: Uuid, work: &WorkOrder) -> bool {
+        let begun = |rank| {
+            let work = self.replicas.get(&Key { lease, rank }).and_then(|replica| replica.work.as_ref());
+            work.is_some_and(|work| !matches!(work, WorkBody::Failed { .. }))
+        };
+        work.replicas.iter().all(|replica| begun(replica.rank))
+    }
+}

@@ -1,0 +1,257 @@
+//! Workloads as real processes: started under leases, warned, ended, and nothing of them left when a chip is proven vacant.
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod fake;
+#[allow(dead_code, reason = "other tests use the rest")]
+mod node;
+#[allow(dead_code, reason = "other tests use the rest")]
+mod scripted;
+
+use chiptide_api::node::ChipOrder;
+use chiptide_api::work::{ReplicaOrder, WorkBody};
+use node::{Kept, Node, ends_in, runs, ways};
+use scripted::vacate;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use uuid::Uuid;
+
+fn has_ended(work: &WorkBody) -> bool {
+    *work != WorkBody::Running
+}
+
+/// Ignores SIGTERM, forks away twice out of its session, and lists its processes in `pids`.
+const STUBBORN: &str = r#"trap '' TERM
+(setsid sh -c 'trap "" TERM; echo $$ >> pids; exec sleep 600' &)
+echo $$ >> pids
+while :; do sleep 600; done"#;
+
+#[tokio::test]
+async fn a_workload_is_told_where_it_is_and_its_end_is_reported() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, "env > env; echo $GREETING; echo trouble >&2; exit 7");
+        node.daemon.give("r1", vec![order.clone()], vec![]);
+        let report = node.reported(id, has_ended).await;
+        assert_eq!(report.work[0].work, WorkBody::Exited { code: 7 }, "{kept:?}");
+        assert_eq!((report.work[0].rank, &report.confirmed), (1, &vec![id]), "it had begun");
+        assert_eq!(
+            (node.said(id, "stdout").await, node.said(id, "stderr").await),
+            ("hello\n".into(), "trouble\n".into())
+        );
+        let env = node.said(id, "scratch/env").await;
+        let notice = node.folder(id).join("notice.json");
+        for (name, value) in [
+            ("CUDA_VISIBLE_DEVICES", node.chips[0].as_str()),
+            ("CHIPTIDE_JOB_ID", &order.job.to_string()),
+            ("CHIPTIDE_LEASE_ID", &id.to_string()),
+            ("CHIPTIDE_LEASE_EPOCH", "7"),
+            ("CHIPTIDE_RANK", "1"),
+            ("CHIPTIDE_WORLD_SIZE", "2"),
+            ("CHIPTIDE_NODES", "n0,n1"),
+            ("CHIPTIDE_NOTICE_FILE", notice.to_str().expect("a path")),
+        ] {
+            assert!(env.lines().any(|line| line == format!("{name}={value}")), "{name} is not {value} in\n{env}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_workload_that_heeds_its_notice_is_not_signalled() {
+    let mut node = Node::start(ways()[0]).await;
+    let id = Uuid::new_v4();
+    let script = r#"trap 'exit 99' TERM
+        until [ -e "$CHIPTIDE_NOTICE_FILE" ]; do sleep 0.01; done
+        cat "$CHIPTIDE_NOTICE_FILE""#;
+    let order = node.work(id, 7, script);
+    node.daemon.give("r1", vec![order.clone()], vec![]);
+    node.reported(id, |work| *work == WorkBody::Running).await;
+    node.daemon.give("r2", vec![ends_in(order, "1h")], vec![]);
+    let report = node.reported(id, has_ended).await;
+    assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 });
+    let notice: serde_json::Value = serde_json::from_str(&node.said(id, "stdout").await).expect("JSON");
+    assert_eq!((&notice["lease"], &notice["deadline"]), (&id.to_string().into(), &"2026-01-01T00:00:00+00:00".into()));
+    assert!(notice["ends_in_ms"].as_u64().is_some_and(|left| left > 3_590_000), "{notice}");
+}
+
+#[tokio::test]
+async fn at_its_deadline_a_workload_is_terminated_though_its_lease_still_stands() {
+    let mut node = Node::start(ways()[0]).await;
+    let id = Uuid::new_v4();
+    let order = node.work(id, 7, "trap 'exit 42' TERM; echo ready; while :; do sleep 0.01; done");
+    node.daemon.give("r1", vec![order.clone()], vec![]);
+    node.said(id, "stdout").await;
+    node.daemon.give("r2", vec![ends_in(order, "100ms")], vec![]);
+    let report = node.reported(id, has_ended).await;
+    assert_eq!(report.work[0].work, WorkBody::Exited { code: 42 });
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_workload_that_ignores_everything_when_its_chip_is_proven_vacant() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, STUBBORN);
+        node.daemon.give("r1", vec![order], vec![]);
+        let pids = node.pids(id, "scratch/pids", 2).await;
+        node.daemon.give("r2", vec![], vec![vacate(id, &node.chips[0], 7)]);
+        node.daemon.reported(|report| !report.vacant.is_empty()).await;
+        assert!(!pids.iter().any(|pid| runs(*pid)), "{kept:?}: {pids:?}");
+        assert!(node.folder(id).starts_with(node.state().join("finished")), "{kept:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_shrinks_ends_the_replica_it_lost_and_no_other() {
+    let mut node = Node::start(ways()[0]).await;
+    let id = Uuid::new_v4();
+    let mut both = node.work(id, 7, "echo $$ > /proc/self/cwd/pid; exec sleep 600");
+    both.chips.push(ChipOrder { chip: node.chips[1].clone(), slots: 1000, epoch: 4 });
+    let work = both.work.as_mut().expect("work");
+    work.replicas.push(ReplicaOrder { rank: 2, chips: vec![node.chips[1].clone()], cpu_milli: 0, memory_mib: 0 });
+    node.daemon.give("r1", vec![both.clone()], vec![]);
+    let report = node.daemon.reported(|report| report.confirmed == [id]).await;
+    assert_eq!(report.work.len(), 2);
+    let kept = node.pids(id, "scratch/pid", 1).await[0];
+    let mut one = both;
+    one.chips.pop();
+    one.work.as_mut().expect("work").replicas.pop();
+    node.daemon.give("r2", vec![one], vec![vacate(id, &node.chips[1], 4)]);
+    let report = node.daemon.reported(|report| !report.vacant.is_empty()).await;
+    assert!(report.confirmed == [id] && runs(kept));
+    assert!(node.state().join(format!("finished/{id}.2")).exists());
+}
+
+#[tokio::test]
+async fn what_a_workload_leaves_behind_when_it_exits_is_ended_too() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, "(setsid sh -c 'trap \"\" TERM; echo $$ >> pids; exec sleep 600' &); until [ -s pids ]; do sleep 0.01; done");
+        node.daemon.give("r1", vec![order], vec![]);
+        node.reported(id, |work| *work == WorkBody::Exited { code: 0 }).await;
+        let pids = node.pids(id, "scratch/pids", 1).await;
+        node.daemon.give("r2", vec![], vec![vacate(id, &node.chips[0], 7)]);
+        node.daemon.reported(|report| !report.vacant.is_empty()).await;
+        assert!(!runs(pids[0]), "{kept:?}");
+    }
+}
+
+#[tokio::test]
+async fn work_waits_until_nobody_else_is_on_its_chip() {
+    let mut node = Node::start(ways()[0]).await;
+    let (mut stranger, id) = (Command::new("sleep").arg("600").spawn().expect("a process"), Uuid::new_v4());
+    node.scenario.work(stranger.id(), 0, 1000);
+    let order = node.work(id, 7, "echo started");
+    let witness = scripted::lease(Uuid::new_v4(), &node.chips[1], 3);
+    node.daemon.give("r1", vec![order, witness.clone()], vec![]);
+    let report = node.daemon.reported(|report| report.confirmed == [witness.lease]).await;
+    assert!(report.work.is_empty() && !node.folder(id).exists());
+    stranger.kill().expect("killed");
+    stranger.wait().expect("reaped");
+    node.reported(id, |work| *work == WorkBody::Exited { code: 0 }).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_is_reported_with_the_reason_and_not_confirmed() {
+    for kept in ways().into_iter().chain([Kept::Not]) {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let mut order = node.work(id, 7, "");
+        order.work.as_mut().expect("work").command = vec!["/no/such/program".into()];
+        node.daemon.give("r1", vec![order], vec![]);
+        let report = node.reported(id, has_ended).await;
+        let WorkBody::Failed { reason } = &report.work[0].work else { panic!("{:?}", report.work) };
+        let expected = if kept == Kept::Not { "process_groups is not set" } else { "/no/such/program" };
+        assert!(reason.contains(expected) && report.confirmed.is_empty(), "{kept:?}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_finds_its_workload_and_can_still_end_it() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, "echo $$ > pid; until [ -e go ]; do sleep 0.01; done; exit 5");
+        node.daemon.give("r1", vec![order.clone()], vec![]);
+        let pid = node.pids(id, "scratch/pid", 1).await[0];
+        node.kill_agent();
+        node.start_agent().await;
+        let report = node.daemon.reported(|report| report.confirmed == [id]).await;
+        assert!(report.work[0].work == WorkBody::Running && runs(pid), "{kept:?}: the same process");
+        fs::write(node.folder(id).join("scratch/go"), "").expect("written");
+        let report = node.reported(id, has_ended).await;
+        assert_eq!(report.work[0].work, WorkBody::Exited { code: 5 }, "{kept:?}: its end is known all the same");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_off_by_the_agents_death_is_made_up_for() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, "echo once >> times; cat times");
+        node.daemon.give("r1", vec![order], vec![]);
+        node.reported(id, has_ended).await;
+        node.kill_agent();
+        // As it looks to the next agent when this one has died right after writing down what it would start.
+        for file in ["started", "ended", "fenced", "guardian", "stdout", "scratch/times"] {
+            let _ = fs::remove_file(node.folder(id).join(file));
+        }
+        node.start_agent().await;
+        let report = node.reported(id, has_ended).await;
+        assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 }, "{kept:?}");
+        assert_eq!(node.said(id, "stdout").await, "once\n");
+    }
+}
+
+#[tokio::test]
+async fn a_workload_runs_as_the_configured_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start work as somebody else");
+        return;
+    }
+    let mut node = Node::prepare(ways()[0], serde_json::json!({"count": 1})).await;
+    fs::set_permissions(node.scenario.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    node.user = "nobody";
+    node.start_agent().await;
+    let id = Uuid::new_v4();
+    node.daemon.give("r1", vec![node.work(id, 7, "id -un; id -Gn; echo $USER; touch mine")], vec![]);
+    let report = node.reported(id, has_ended).await;
+    assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 });
+    assert_eq!(node.said(id, "stdout").await, "nobody\nnogroup\nnobody\n");
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_ends_what_no_live_order_explains() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let order = node.work(id, 7, STUBBORN);
+        node.daemon.give("r1", vec![order], vec![]);
+        let pids = node.pids(id, "scratch/pids", 2).await;
+        node.kill_agent();
+        node.daemon.give("r2", vec![], vec![vacate(id, &node.chips[0], 7)]);
+        assert!(pids.iter().all(|pid| runs(*pid)), "an agent's death ends no work");
+        node.start_agent().await;
+        node.daemon.reported(|report| !report.vacant.is_empty()).await;
+        assert!(!pids.iter().any(|pid| runs(*pid)), "{kept:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_wrote_down_is_ended_before_the_node_registers() {
+    let Kept::Cgroups = ways()[0] else { return };
+    let mut node = Node::prepare(Kept::Cgroups, serde_json::json!({"count": 1})).await;
+    let stray = node.root.join(format!("{}.0", Uuid::new_v4()));
+    fs::create_dir_all(&stray).expect("a cgroup");
+    let script = format!("echo $$ > {}/cgroup.procs && echo in && exec sleep 600", stray.display());
+    let mut process =
+        Command::new("sh").args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().expect("a process");
+    let mut said = [0; 3];
+    std::io::Read::read_exact(process.stdout.as_mut().expect("piped"), &mut said).expect("it is in");
+    node.start_agent().await;
+    assert!(!runs(process.id()) && !stray.exists());
+    process.wait().expect("reaped");
+}
