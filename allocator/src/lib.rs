@@ -42,7 +42,7 @@ pub use cluster::{Claim, Cluster};
 pub use command::{Ack, Command, NewJob, Refusal, Report};
 pub use decide::{Decision, Round, decide};
 pub use explain::{Reason, explain};
-pub use quota::{ColumnUse, PastUse, QueuePast, QueueUse, QuotaShortage};
+pub use quota::{ColumnUse, PastUse, QueuePast, QueueUse};
 pub use reservations::Reservation;
 pub use restore::Snapshot;
 pub use touched::Touched;

@@ -205,23 +205,6 @@ impl Cluster {
         standing.block(queue, amounts, !shape.preemptible)
     }
 
-    /// What the quota has against a job of this shape on each class it may use; empty when some class is open to it.
-    pub fn quota_shortages(&self, shape: &Shape) -> Vec<QuotaShortage> {
-        let on_class = |class| {
-            let block = self.quota_against_amounts(shape, &self.asks_on(shape, class)?, &[])?;
-            Some(QuotaShortage {
-                queue: block.limit_of.map(|ix| self.ledger.accounts[ix].name.to_string()),
-                class: block.class.and_then(|class| self.fleet.classes.get(class).cloned()),
-                requested: block.requested,
-                available: block.available,
-            })
-        };
-        let shortages: Option<Vec<QuotaShortage>> = self.classes_of(shape).into_iter().map(on_class).collect();
-        let mut shortages = shortages.unwrap_or_default();
-        shortages.dedup();
-        shortages
-    }
-
     /// The account a lease is charged to.
     pub(crate) fn queue_of(&self, lease: &Lease) -> Option<QueueIx> {
         self.ledger.find(&self.jobs.get(&lease.job)?.spec.queue)
@@ -321,19 +304,6 @@ pub struct QueueUse {
     pub pending: u64,
     /// Normalised chips first, then by device class.
     pub columns: Vec<ColumnUse>,
-}
-
-/// What keeps a job from starting although chips may be free.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct QuotaShortage {
-    /// The queue whose limit it is; `None` where it is what is guaranteed to others.
-    pub queue: Option<String>,
-    /// The device class; `None` for normalised chips.
-    pub class: Option<DeviceClass>,
-    /// Slots asked for.
-    pub requested: u64,
-    /// Slots that may still be had.
-    pub available: u64,
 }
 
 /// One column of a queue's account, in slots.

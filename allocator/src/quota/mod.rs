@@ -14,7 +14,7 @@ mod standing;
 
 pub(crate) use account::Amounts;
 pub(crate) use books::is_firm;
-pub use books::{ColumnUse, QueuePast, QueueUse, QuotaShortage};
+pub use books::{ColumnUse, QueuePast, QueueUse};
 pub use ledger::PastUse;
 pub(crate) use ledger::{Ledger, QueueIx};
 pub(crate) use rank::Rank;
