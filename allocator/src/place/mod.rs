@@ -66,8 +66,12 @@ fn on_one_node(room: &Room<'_>, shape: &Shape, scope: &Scope) -> Option<Vec<Plac
 fn gather(room: &mut Room<'_>, shape: &Shape, scope: &Scope) -> Option<Vec<Placement>> {
     let need = Need::of(shape);
     let is_large = shape.replicas > 1 && !need.demand.is_share();
-    if is_large && fitting(room.pools(), &need, scope) < u64::from(shape.replicas) {
-        return None;
+    if is_large {
+        // The ranking knows at once that not even one replica fits; only then is it worth counting how many do.
+        best(room, &need, scope)?;
+        if fitting(room.pools(), &need, scope) < u64::from(shape.replicas) {
+            return None;
+        }
     }
     let mut placements = Vec::new();
     for replica in 0..shape.replicas {
