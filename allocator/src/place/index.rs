@@ -2,9 +2,10 @@
 //! and for each need asked for of late, the pools ranked. A ranking is brought up to date pool by pool, only where
 //! something has changed since it was last used. It is a memo: with or without it, the same pool is best.
 
+use super::wholes::Wholes;
 use super::worth::{Free, Worth};
 use crate::demand::Mix;
-use crate::fleet::{Fleet, Pool, PoolFree, PoolIx};
+use crate::fleet::{Fleet, NO_CLASS, Pool, PoolFree, PoolIx};
 use crate::room::Need;
 use chiptide_model::{ChipDemand, DeviceClass, SLOTS_PER_CHIP, SlotCount};
 use rustc_hash::FxHashMap;
@@ -30,6 +31,7 @@ pub struct Index {
     /// By class: chips met, memory of the first of them, and how scarce the class is.
     classes: Vec<ClassKept>,
     pools: Vec<Kept>,
+    wholes: Wholes,
     rankings: Mutex<Rankings>,
 }
 
@@ -51,7 +53,8 @@ impl Clone for Index {
     /// Without the rankings, which are made again when they are needed.
     fn clone(&self) -> Index {
         let (worth, mix, classes) = (self.worth.clone(), self.mix.clone(), self.classes.clone());
-        Index { worth, mix, classes, pools: self.pools.clone(), rankings: Mutex::default() }
+        let (pools, wholes) = (self.pools.clone(), self.wholes.clone());
+        Index { worth, mix, classes, pools, wholes, rankings: Mutex::default() }
     }
 }
 
@@ -65,6 +68,7 @@ impl PartialEq for Index {
 impl Index {
     pub(crate) fn forget_pools(&mut self) {
         self.pools.clear();
+        self.wholes = Wholes::default();
         self.classes.clear();
         self.forget_rankings();
     }
@@ -138,6 +142,14 @@ impl Index {
         self.pools.get(pool).copied().unwrap_or_default()
     }
 
+    /// Whether so many replicas might fit these classes as far as whole chips tell; `None` admits all.
+    pub(crate) fn could_hold(&self, need: &Need, replicas: u32, classes: Option<&[usize]>) -> bool {
+        match need.demand {
+            ChipDemand::Chips(chips) => self.wholes.could_hold(chips, replicas, classes),
+            _ => true,
+        }
+    }
+
     /// Counts a pool's waste.
     pub(crate) fn keep(&self, free: &PoolFree, slots: &[SlotCount]) -> Kept {
         let used = slots.iter().filter(|slots| **slots > 0 && **slots < SLOTS_PER_CHIP);
@@ -150,6 +162,7 @@ impl Index {
             self.pools.resize(pool + 1, Kept::default());
         }
         self.pools[pool] = self.keep(&state.free, slots);
+        self.wholes.set(pool, state.class, state.free.whole);
         let rankings = self.rankings.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !rankings.by_need.is_empty() {
             rankings.changed(pool, self.pools.len());
@@ -174,6 +187,10 @@ impl Fleet {
     pub(crate) fn index_is_sound(&self, pool: PoolIx) -> bool {
         let slots = self.count_slots(pool);
         if self.pool_slots[pool] != slots || self.index.kept(pool) != self.index.keep(&self.pools[pool].free, &slots) {
+            return false;
+        }
+        let state = &self.pools[pool];
+        if state.class != NO_CLASS && self.index.wholes.counted(pool) != Some((state.class, state.free.whole)) {
             return false;
         }
         let rankings = self.index.rankings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,6 +12,7 @@ mod gaps;
 mod index;
 mod rules;
 mod scope;
+mod wholes;
 mod worth;
 
 pub(crate) use capacity::capacity;
@@ -66,12 +67,13 @@ fn on_one_node(room: &Room<'_>, shape: &Shape, scope: &Scope) -> Option<Vec<Plac
 fn gather(room: &mut Room<'_>, shape: &Shape, scope: &Scope) -> Option<Vec<Placement>> {
     let need = Need::of(shape);
     let is_large = shape.replicas > 1 && !need.demand.is_share();
-    if is_large {
-        // The ranking knows at once that not even one replica fits; only then is it worth counting how many do.
-        best(room, &need, scope)?;
-        if fitting(room.pools(), &need, scope) < u64::from(shape.replicas) {
-            return None;
-        }
+    // Of what a plan has emptied the counts of the fleet know nothing.
+    let untouched = room.touched().is_empty();
+    if untouched && !room.cluster.fleet.index.could_hold(&need, shape.replicas, scope.classes.as_deref()) {
+        return None;
+    }
+    if is_large && fitting(room.pools(), &need, scope) < u64::from(shape.replicas) {
+        return None;
     }
     let mut placements = Vec::new();
     for replica in 0..shape.replicas {
