@@ -83,6 +83,8 @@ pub struct Cluster {
     pub(crate) touched: Touched,
     /// When the last round was; budgets that were released since may let a waiting job preempt.
     pub(crate) looked_at: Timestamp,
+    /// When this leader took the lead. Nodes unknown since then were not silent: they are yet to be heard.
+    pub(crate) took_over_at: Option<Timestamp>,
 }
 
 impl PartialEq for Cluster {

@@ -121,8 +121,11 @@ fn progress(cluster: &Cluster, job: JobId, claim: &Claim) -> Progress {
     let mut waiting = false;
     for placement in &claim.placements {
         let Some(node) = cluster.node(&placement.node) else { return Progress::Lost };
-        if node.unknown_since.is_some() {
-            return Progress::Lost;
+        match node.unknown_since {
+            // A new leader has yet to hear the node: giving up now would have evicted its victims in vain.
+            Some(since) if cluster.took_over_at == Some(since) => waiting = true,
+            Some(_) => return Progress::Lost,
+            None => {}
         }
         let others_cpu = claim_total(claim, &placement.node, |p| p.cpu_milli);
         let others_memory = claim_total(claim, &placement.node, |p| p.memory_mib);

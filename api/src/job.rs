@@ -320,6 +320,9 @@ pub struct JobView {
     /// While pending: the chips kept for it while others vacate them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promise: Option<PromiseView>,
+    /// While pending: the chips reserved for it, and when it starts on them at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationView>,
     /// While preempting: when its lease ends at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
@@ -356,6 +359,15 @@ impl JobView {
     pub fn is_ended(&self) -> bool {
         matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
     }
+}
+
+/// Chips set aside for a job that waits for the known ends of others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReservationView {
+    /// Chips reserved.
+    pub chips: u32,
+    /// When it starts at the latest, as long as no chip of them is lost and nothing of higher priority comes first.
+    pub starts_at: DateTime<Utc>,
 }
 
 /// Chips kept for a job while their last holders leave.

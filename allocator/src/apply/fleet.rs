@@ -11,6 +11,7 @@ impl Cluster {
             return Err(format!("epoch {epoch} after {}", self.leader_epoch));
         }
         self.leader_epoch = epoch;
+        self.took_over_at = Some(at);
         for node in 0..self.fleet.nodes.len() {
             if self.fleet.nodes[node].unknown_since.is_none() {
                 self.set_known(node, Some(at));

@@ -156,6 +156,22 @@ fn a_new_leader_grants_nothing_on_a_node_it_has_not_heard() {
 }
 
 #[test]
+fn a_promise_outlives_its_leader() {
+    let mut world = world().node("n1", 1).lease(job("train").priority(LOW));
+    world.submit(job("chat").priority(HIGH)).expect("accepted");
+    world.story();
+    world.round(vec![Command::TakeOver { epoch: 2 }]);
+    world.after("30s");
+    world.nodes_report();
+    world.expect(expect![[r#"
+        leader 2
+        lease of train ends (preempt): back to pending
+        n1 is heard
+        n1-0 is proven vacant of train
+        chat gets n1-0"#]]);
+}
+
+#[test]
 fn a_reboot_ends_the_leases_and_still_wants_proof() {
     let mut world = world().node("n1", 1).lease(job("a"));
     world.register("n1", "nvidia-h20", 1, "boot-2");

@@ -38,6 +38,8 @@ pub(crate) fn job(job: &JobView, now: DateTime<Utc>) -> String {
         facts.add(if at == 0 { "waits for" } else { "" }, format!("{} ({})", reason.message, reason.code));
     }
     facts.add_some("promised", job.promise.as_ref().map(|promise| promised(promise.chips, promise.waiting_for)));
+    facts.add_some("reserved", job.reservation.as_ref().map(|reserved| format!("{} chips", reserved.chips)));
+    facts.add_some("starts by", job.reservation.as_ref().map(|reserved| moment(reserved.starts_at, now)));
     facts.add_some("promise ends", job.promise.as_ref().map(|promise| moment(promise.deadline, now)));
     facts.add("kind", kind(spec.kind));
     facts.add("queue", spec.queue.as_str());

@@ -11,12 +11,12 @@ use chiptide_allocator::explain::Explainer;
 use chiptide_allocator::fleet::{Chip, Node};
 use chiptide_allocator::{Cluster, Reason};
 use chiptide_api::chip::{ChipView, HolderView};
-use chiptide_api::job::{JobBody, JobView};
+use chiptide_api::job::{JobBody, JobView, ReservationView};
 use chiptide_api::lease::LeaseView;
 use chiptide_api::node::NodeView;
 use chiptide_api::reason::Reason as ReasonView;
 use chiptide_api::time::to_utc;
-use chiptide_model::{ChipState, Health, Job, JobState, Outcome, SLOTS_PER_CHIP};
+use chiptide_model::{ChipState, Health, Holder, Job, JobState, Outcome, SLOTS_PER_CHIP};
 use std::collections::BTreeSet;
 
 /// A job, live or over.
@@ -33,6 +33,10 @@ pub fn job(explainer: &mut Explainer<'_>, job: &Job) -> JobView {
         },
         reasons: reasons.iter().map(reason_view).collect(),
         promise,
+        reservation: cluster.reservation(&Holder::Job(job.id)).map(|reservation| ReservationView {
+            chips: reservation.placements.iter().map(|placement| placement.holds.len() as u32).sum(),
+            starts_at: to_utc(reservation.starts_at),
+        }),
         deadline: match &job.state {
             JobState::Preempting { deadline, .. } => Some(to_utc(*deadline)),
             _ => None,

@@ -8,5 +8,6 @@ mod explain;
 mod jobs;
 mod nodes;
 mod queues;
+mod reservations;
 mod store;
 mod workloads;
