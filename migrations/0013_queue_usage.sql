@@ -6,7 +6,7 @@ create table queue_usage (
     average bigint not null check (average >= 0),
     as_of timestamptz not null,
     primary key (queue, device_class)
-);
+) with (fillfactor = 20);
 create table queue_preemptions (
     queue text primary key,
     at timestamptz[] not null

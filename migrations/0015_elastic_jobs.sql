@@ -6,4 +6,6 @@ alter table jobs
 alter table leases add column extra boolean not null default false;
 drop index leases_one_live_a_job;
 create unique index leases_one_live_a_job on leases (job_id) where state <> 'ended' and not extra;
+-- What a job holds: asked by the checks whenever jobs change.
+create index leases_live_by_job on leases (job_id) where state <> 'ended';
 alter table evictions add column extra boolean not null default false;

@@ -2,4 +2,4 @@
 create table demand (
     only_row boolean primary key default true check (only_row),
     body jsonb not null
-);
+) with (fillfactor = 20);

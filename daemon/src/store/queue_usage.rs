@@ -8,8 +8,11 @@ use sqlx::PgConnection;
 
 /// Replaces what is kept of these queues.
 pub async fn replace(tx: &mut PgConnection, past: &[QueuePast]) -> Result<()> {
-    let queues: Vec<String> = past.iter().map(|queue| queue.queue.clone()).collect();
-    sqlx::query!("delete from queue_usage where queue = any($1)", &queues).execute(&mut *tx).await?;
+    let idle = past.iter().filter(|queue| queue.uses.is_empty());
+    let idle: Vec<String> = idle.map(|queue| queue.queue.clone()).collect();
+    if !idle.is_empty() {
+        sqlx::query!("delete from queue_usage where queue = any($1)", &idle).execute(&mut *tx).await?;
+    }
     let rows = || past.iter().flat_map(|queue| &queue.uses);
     let of: Vec<String> = rows().map(|row| row.queue.clone()).collect();
     let classes: Vec<String> = rows().map(|row| row.class.to_string()).collect();
@@ -18,7 +21,8 @@ pub async fn replace(tx: &mut PgConnection, past: &[QueuePast]) -> Result<()> {
     sqlx::query!(
         "insert into queue_usage (queue, device_class, average, as_of)
          select queue, device_class, average, as_of
-         from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[]) as u (queue, device_class, average, as_of)",
+         from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[]) as u (queue, device_class, average, as_of)
+         on conflict (queue, device_class) do update set average = excluded.average, as_of = excluded.as_of",
         &of,
         &classes,
         &averages,
