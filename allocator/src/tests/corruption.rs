@@ -80,6 +80,15 @@ fn half_a_gang() {
 }
 
 #[test]
+fn an_extra_replica_of_a_job_that_is_not_elastic() {
+    let broken = found(|cluster, world| {
+        let (job, lease) = (world.job_id("gang"), world.lease_of("share").expect("leased"));
+        cluster.jobs.get_mut(&job).expect("the job").extras.insert(lease);
+    });
+    assert!(broken.contains(&"I4"), "{broken:?}");
+}
+
+#[test]
 fn a_gang_short_of_a_chip() {
     let broken = found(|cluster, world| held_by(cluster, world, "gang").holds.clear());
     assert!(broken.contains(&"I4"), "{broken:?}");
@@ -126,6 +135,8 @@ fn books_that_do_not_add_up() {
     });
     let pool = found(|cluster, _| cluster.fleet.pools[0].free.whole += 1);
     let cpu = found(|cluster, _| cluster.fleet.nodes[0].cpu_free -= 1);
+    let stakes = found(|cluster, _| cluster.stakes.pools[0].whole += 1);
+    let reserved = found(|cluster, _| cluster.fleet.nodes[0].cpu_reserved += 1);
     let vacating = found(|cluster, _| cluster.vacating += 1);
     let priorities = found(|cluster, _| *cluster.priorities.entry(LOW).or_default() += 1);
     let hold = found(|cluster, world| held_by(cluster, world, "victim").holds[0].vacate_by = Some(Timestamp(0)));
@@ -134,7 +145,7 @@ fn books_that_do_not_add_up() {
         let lease = world.lease_of("victim").expect("leased");
         cluster.leases.get_mut(&lease).expect("the lease").state = LeaseState::Active;
     });
-    for broken in [ledger, pool, cpu, vacating, priorities, hold, claim, lease] {
+    for broken in [ledger, pool, cpu, stakes, reserved, vacating, priorities, hold, claim, lease] {
         assert!(broken.contains(&"books"), "{broken:?}");
     }
 }

@@ -121,7 +121,10 @@ impl World {
     /// One round, with every guarantee the daemon relies on checked after it.
     pub(super) fn round(&mut self, commands: Vec<Command>) -> Vec<Result<Ack, Refusal>> {
         self.rounds += 1;
-        let decision = decide(&mut self.draft, commands, Round { now: self.now, seed: self.rounds << 64 });
+        let round = Round { now: self.now, seed: self.rounds << 64 };
+        let mut twin = self.draft.clone();
+        let decision = decide(&mut self.draft, commands.clone(), round);
+        assert_eq!(decide(&mut twin, commands, round), decision, "the same state and commands give the same plan");
         assert_eq!(decision.unfounded, None);
         assert_eq!(check(&self.draft), Vec::new());
         assert!(self.draft.next_due().is_none_or(|due| due > self.now), "something is due and was not done");
