@@ -8,6 +8,7 @@ pub mod auth;
 pub mod config;
 pub mod health;
 pub mod leading;
+pub mod log_desk;
 pub mod metrics;
 pub mod opening;
 pub mod orders;
