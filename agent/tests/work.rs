@@ -251,7 +251,7 @@ async fn a_replica_that_failed_is_started_anew_with_what_it_had_said_and_done_an
 #[tokio::test]
 async fn a_replica_that_runs_is_ended_and_started_anew_when_another_of_its_gang_has_failed() {
     for kept in ways() {
-        let mut node = Node::start(kept).await;
+        let node = Node::start(kept).await;
         let id = Uuid::new_v4();
         let mut order = node.work(id, 7, STUBBORN);
         node.daemon.give("r1", vec![order.clone()], vec![]);

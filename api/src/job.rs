@@ -3,6 +3,7 @@
 use crate::lease::LeaseView;
 use crate::reason::Reason;
 use crate::work::RunView;
+pub use crate::workload::WorkloadBody;
 use chiptide_model::Millis;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,6 @@ use uuid::Uuid;
 pub const REPLICAS_MAX: u64 = 10_000;
 /// Most chips of one replica.
 pub const CHIPS_PER_REPLICA_MAX: u64 = 64;
-/// Most restarts that a job may ask for.
-pub const RESTARTS_MAX: u64 = 1000;
 /// Most labels of a job; keys are at most 63 bytes, values 255.
 pub const LABELS_MAX: usize = 32;
 /// Most jobs in one create call.
@@ -163,51 +162,6 @@ pub struct BudgetBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "2h")]
     pub cool_down: Option<Millis>,
-}
-
-/// What to run in each replica. The agents run it; without a workload the job's owner runs it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadBody {
-    /// Argument vector; never a shell string.
-    pub command: Vec<String>,
-    /// Environment added for the process.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Working directory, absolute; a folder of the replica's own when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
-    /// What to do when a replica fails while its lease lives: `never` (the job fails), or `{"on_failure": {"times": 3}}` (all
-    /// replicas are started anew on the chips they have, at most so often in the job's life, after a pause that doubles).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restart: Option<RestartBody>,
-    /// A signal for each replica's first process when notice is given, besides the notice file: `SIGHUP`, `SIGINT`, `SIGUSR1`,
-    /// `SIGUSR2`, `SIGCONT`, `SIGURG` or `SIGWINCH`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "SIGUSR1")]
-    pub notice_signal: Option<String>,
-    /// The user to run as, of those that the node's agent allows; default the agent's choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-}
-
-/// What to do when a replica fails while its lease lives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum RestartBody {
-    /// The job fails.
-    Never,
-    /// All replicas are started anew.
-    OnFailure(OnFailureBody),
-}
-
-/// How often all replicas are started anew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OnFailureBody {
-    /// At most so often, 1 to 1000; then the job fails.
-    #[schema(example = 3)]
-    pub times: u32,
 }
 
 /// A job as a scheduler submits it (YAML in files, JSON on the wire).

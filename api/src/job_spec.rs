@@ -1,11 +1,11 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, OnFailureBody, PriorityBody,
-    REPLICAS_MAX, RESTARTS_MAX, RatedClassBody, RestartBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody,
-    WorkloadBody,
+    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX,
+    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody,
 };
 use crate::problem::Invalid;
+use crate::workload::{OnFailureBody, RESTARTS_MAX, RestartBody, WorkloadBody};
 use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
     ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass, Restart,
