@@ -70,7 +70,11 @@ pub(super) async fn report_in(
         (None, None) => None,
     };
     if let Some(command) = command {
-        let answer = app.rounds.submit(command, false, key).await?;
+        let answer = app.rounds.submit(command, false, key).await;
+        if answer.as_ref().map_or(true, |answer| answer.status >= 500) {
+            app.shared.telemetry.may_repeat(&node, &report);
+        }
+        let answer = answer?;
         if answer.status != 200 {
             return Ok(answer);
         }
@@ -98,7 +102,7 @@ async fn heed_ends(app: &App, report: &ReportBody) {
             let cluster = app.shared.cluster();
             let lease = cluster.lease(lease);
             let job = lease.and_then(|lease| cluster.job(lease.job)).filter(|job| job.spec.workload.is_some());
-            lease.zip(job).and_then(|(lease, job)| workloads::verdict(lease, &job.state, &app.shared.telemetry))
+            lease.zip(job).and_then(|(lease, job)| workloads::verdict(lease, job, &app.shared.telemetry))
         };
         if let Some(command) = verdict {
             // The agent says it again until its lease is gone, so a full queue costs a moment.
