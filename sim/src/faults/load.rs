@@ -9,7 +9,6 @@ use chiptide_model::Millis;
 use clap::ValueEnum;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -106,7 +105,7 @@ impl Clients<'_> {
         if by_itself {
             command.extend(["--run-for-ms".into(), ms.to_string()]);
         }
-        let workload = WorkloadBody { command, env: BTreeMap::new(), directory: None };
+        let workload = WorkloadBody { command, ..WorkloadBody::default() };
         let job = crate::single_chip::gang(name, KindBody::Training, class, Millis(grace), replicas, chips);
         let queue = if rng.random_bool(0.2) && replicas * chips <= u64::from(LIMIT) { LIMITED } else { "default" };
         let job = JobBody { cpu_milli: 0, memory_mib: 0, queue: queue.into(), workload: Some(workload), ..job };
