@@ -15,6 +15,7 @@ use crate::own_daemon::program;
 use crate::progress::Progress;
 use crate::scheduler::Scheduler;
 use anyhow::Context;
+use chiptide_api::Client;
 use chiptide_model::{Event, JobId};
 use clap::Args;
 use futures_util::future::try_join_all;
@@ -108,7 +109,7 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let begun = Instant::now();
     eprintln!("seed {}", args.seed);
     let mut world = World::start(args.nodes, args.chips).await?;
-    let scheduler = Scheduler::new(world.daemon.client()?);
+    let scheduler = Scheduler::new(Client::new(world.url(), world.daemon.token())?);
     let root = world.ground.path().to_owned();
     let clients = Clients { scheduler: &scheduler, canary: program("chiptide-sim")?, root: &root, seed: args.seed };
     let stop = watch::Sender::new(false);
