@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use chiptide_agent::config::{CommandLine, Config, LogFormat};
+use chiptide_agent::fault_point;
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
 use chiptide_agent::work::{Bounds, Containment, User, guard};
@@ -21,6 +22,7 @@ const HURRIED: Duration = Duration::from_millis(20);
 const MISSED_ROUNDS: u32 = 5;
 
 fn main() -> ExitCode {
+    fault_point::set_up();
     // The guardian of a workload is this binary too; it needs nothing of what follows.
     let mut arguments = std::env::args_os().skip(1);
     if let (Some(flag), Some(folder), None) = (arguments.next(), arguments.next(), arguments.next())

@@ -5,6 +5,7 @@
 use crate::agent::{Agent, facts};
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
+use crate::fault_point;
 use crate::host;
 use crate::reading::NodeReading;
 use crate::telling::Telling;
@@ -169,6 +170,7 @@ impl<'a> Session<'a> {
             },
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
+        fault_point::reach("report-made");
         self.telling = Some(telling);
         self.due = now + self.every;
         let (client, node) = (self.agent.client.clone(), self.agent.config.node.clone());
@@ -184,6 +186,7 @@ impl<'a> Session<'a> {
                     self.take_over(asked, orders);
                 }
                 if view.accepted {
+                    fault_point::reach("report-accepted");
                     self.note_proofs(telling.as_ref());
                     self.told = telling;
                     self.report_pause.reset();
@@ -240,9 +243,11 @@ impl<'a> Session<'a> {
             vacate = orders.vacate.len(), "orders");
         let mut standing = self.agent.standing.clone();
         let out_of_date = standing.receive(orders.clone(), now);
+        fault_point::reach("orders-received");
         if !self.agent.keep(&standing) {
             return false;
         }
+        fault_point::reach("orders-kept");
         self.agent.standing = standing;
         let agent = &mut *self.agent;
         if let Some(logs) = &mut agent.logs {
@@ -257,6 +262,7 @@ impl<'a> Session<'a> {
                 "not confirmed: a newer lease epoch of this chip has been seen");
         }
         self.agent.orders.send_replace(orders);
+        fault_point::reach("orders-told");
         true
     }
 

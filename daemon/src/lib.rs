@@ -8,6 +8,7 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod doors;
+pub mod fault_point;
 pub mod health;
 pub mod leading;
 pub mod log_desk;

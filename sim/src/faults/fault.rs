@@ -1,5 +1,6 @@
 //! The faults: each hits the world once and heals before it comes back.
 
+use super::points;
 use super::proxy::Weather;
 use super::world::World;
 use nix::sys::signal::Signal;
@@ -25,6 +26,10 @@ pub enum Fault {
     PauseDaemon,
     /// An agent stands still for longer than a node may be silent.
     PauseAgent,
+    /// The daemon ends itself (SIGABRT, nothing flushed) at the next of its fault points.
+    PointDaemon,
+    /// An agent, or one of its guardians, ends itself at the next of its fault points.
+    PointAgent,
     /// Everything between agents, clients and the daemon comes late.
     SlowNet,
     /// Connections to the daemon are closed once the question has been carried, or after half of the answer.
@@ -89,6 +94,16 @@ impl Fault {
                 let paused = Duration::from_millis(rng.random_range(500..14_000));
                 sleep(paused).await;
                 world.nodes[index].signal(Signal::SIGCONT)
+            }
+            Fault::PointDaemon => {
+                let met = points::end_daemon(world, rng).await?;
+                world.count_point(met);
+                Ok(())
+            }
+            Fault::PointAgent => {
+                let met = points::end_agent(world, rng).await?;
+                world.count_point(met);
+                Ok(())
             }
             // Weather was dealt with above.
             _ => Ok(()),

@@ -6,6 +6,7 @@ use super::node::{Ground, Node, NodeOptions};
 use super::proxy::{Proxy, Upstream};
 use crate::own_daemon::{DaemonOptions, OwnDaemon};
 use anyhow::Context;
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -32,6 +33,10 @@ pub struct World {
     pub database: Database,
     /// Daemons that ended without being hit.
     pub unasked_ends: u64,
+    /// How many points of daemon and agent have been tried.
+    pub next_point: (usize, usize),
+    /// Which of them were come to, and how often.
+    pub points_met: BTreeMap<&'static str, u64>,
     /// Last: what runs on it has to go first.
     pub ground: Ground,
     /// What the nodes are given as theirs.
@@ -63,7 +68,19 @@ impl World {
         let net = Proxy::tcp("127.0.0.1", Upstream::Tcp(address)).await?;
         let url = net.url().context("a proxy of TCP")?;
         let (unasked_ends, started) = (0, Instant::now());
-        let mut world = World { nodes: Vec::new(), daemon, net, wire, database, unasked_ends, ground, url, started };
+        let mut world = World {
+            nodes: Vec::new(),
+            daemon,
+            net,
+            wire,
+            database,
+            unasked_ends,
+            next_point: (0, 0),
+            points_met: BTreeMap::new(),
+            ground,
+            url,
+            started,
+        };
         for index in 0..nodes {
             // Every other node keeps memory for a while after its process is gone, as drivers do.
             let linger_ms = if index % 2 == 1 { 200 } else { 0 };
@@ -104,6 +121,11 @@ impl World {
             }
             sleep(left.min(LOOK_EVERY)).await;
         }
+    }
+
+    /// Notes whether a point was come to.
+    pub(super) fn count_point(&mut self, (point, met): (&'static str, bool)) {
+        *self.points_met.entry(point).or_default() += u64::from(met);
     }
 
     /// Where agents and clients find the daemon.
