@@ -230,6 +230,7 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         testimonies: evidence::testimonies(world.ground.path())?,
         proofs,
         epochs,
+        hits: Vec::new(),
         acknowledged,
         vacate_bound_ms: i64::try_from(VACATE_MS).unwrap_or(i64::MAX),
         limits: BTreeMap::from([(LIMITED.to_owned(), LIMIT)]),
