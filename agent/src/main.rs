@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// How often to sample while something is to be proven vacant.
-const HURRIED: Duration = Duration::from_millis(50);
+/// How often to sample while something is to be proven vacant, at first.
+const HURRIED: Duration = Duration::from_millis(20);
 /// A source that misses this many rounds in a row is stuck.
 const MISSED_ROUNDS: u32 = 5;
 

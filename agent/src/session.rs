@@ -240,6 +240,10 @@ impl<'a> Session<'a> {
             return false;
         }
         self.agent.standing = standing;
+        let agent = &mut *self.agent;
+        if let Some(logs) = &mut agent.logs {
+            logs.heed(&orders.wanted_logs, self.id, &agent.config.node, &agent.client);
+        }
         if let Some(wishing) = &mut self.agent.wishing {
             wishing.receive(&orders);
         }

@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn told(leases: Vec<LeaseOrder>, vacate: Vec<VacateOrder>) -> OrdersView {
-        OrdersView { revision: String::new(), leases, vacate }
+        OrdersView { leases, vacate, ..OrdersView::default() }
     }
 
     /// A standing that has received each of `rounds` while chip `c0` was healthy, and what it confirms then.

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod job;
 mod job_spec;
 pub mod lease;
+pub mod logs;
 pub mod node;
 pub mod page;
 pub mod problem;

@@ -1,6 +1,7 @@
 //! Nodes: what an agent sends, what it is told, and how the API shows a node.
 
 use crate::chip::Reading;
+use crate::logs::LogOrder;
 use crate::work::{WorkOrder, WorkReport};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -217,6 +218,9 @@ pub struct OrdersView {
     pub leases: Vec<LeaseOrder>,
     /// Chips whose ended leases must be proven gone.
     pub vacate: Vec<VacateOrder>,
+    /// Output of replicas that somebody waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted_logs: Vec<LogOrder>,
 }
 
 /// One live lease, as far as this node carries it.

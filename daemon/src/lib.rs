@@ -7,6 +7,7 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod leading;
+pub mod log_desk;
 pub mod metrics;
 pub mod orders;
 pub mod policy_file;

@@ -1,5 +1,6 @@
 //! A node's orders: its whole wanted state, read off the cluster.
 
+use crate::log_desk::LogDesk;
 use chiptide_allocator::Cluster;
 use chiptide_allocator::fleet::Node;
 use chiptide_api::node::{ChipOrder, LeaseOrder, OrdersView, VacateOrder};
@@ -7,14 +8,19 @@ use chiptide_api::time::to_utc;
 use chiptide_api::work::{ReplicaOrder, WorkOrder};
 use chiptide_model::{Lease, LeaseState, Placement, Timestamp};
 
-/// The revision of a node's orders. It names the leader too, whose count starts anew.
-pub fn revision(cluster: &Cluster, node: &Node) -> String {
-    format!("{}.{}", cluster.leader_epoch, node.orders_revision)
+/// The revision of a node's orders. It names the leader too, whose count starts anew, and the last wish for output.
+pub fn revision(cluster: &Cluster, node: &Node, logs: &LogDesk) -> String {
+    match logs.revision(&node.id) {
+        0 => format!("{}.{}", cluster.leader_epoch, node.orders_revision),
+        wished => format!("{}.{}.{wished}", cluster.leader_epoch, node.orders_revision),
+    }
 }
 
 /// Everything wanted of a node now. `now` only tells how far away deadlines are.
-pub fn of(cluster: &Cluster, node: &Node, now: Timestamp) -> OrdersView {
-    let mut view = OrdersView { revision: revision(cluster, node), ..OrdersView::default() };
+pub fn of(cluster: &Cluster, node: &Node, logs: &LogDesk, now: Timestamp) -> OrdersView {
+    // The revision first: a wish that comes in between is told again with the next.
+    let revision = revision(cluster, node, logs);
+    let mut view = OrdersView { revision, wanted_logs: logs.wanted(&node.id), ..OrdersView::default() };
     for lease in node.leases.iter().filter_map(|id| cluster.lease(*id)) {
         if lease.is_live() {
             view.leases.push(lease_order(cluster, lease, node, now));

@@ -1,6 +1,7 @@
 //! What the round loop writes and the handlers read: the committed cluster, telemetry, watchers, and whether we serve.
 
 use crate::config::Agents;
+use crate::log_desk::LogDesk;
 use crate::telemetry::Telemetry;
 use crate::watchers::Watchers;
 use chiptide_allocator::Cluster;
@@ -23,6 +24,8 @@ pub struct Shared {
     pub watchers: Watchers,
     /// Newest readings.
     pub telemetry: Telemetry,
+    /// Readers of workloads' output.
+    pub logs: LogDesk,
     /// How agents are to report.
     pub agents: Agents,
     /// Turns to explain a job: each holds the cluster for milliseconds, and a round waits to apply.
@@ -40,6 +43,7 @@ impl Shared {
             cluster: Arc::default(),
             watchers: Watchers::default(),
             telemetry: Telemetry::default(),
+            logs: LogDesk::default(),
             agents,
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
             stopping: CancellationToken::new(),

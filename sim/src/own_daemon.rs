@@ -35,7 +35,7 @@ pub struct OwnDaemon {
 impl OwnDaemon {
     /// Starts one on a fresh folder and waits until it is ready.
     pub async fn start(what_for: &str) -> anyhow::Result<OwnDaemon> {
-        let binary = find_binary()?;
+        let binary = program("chiptided")?;
         let dir = make_dir(what_for)?;
         let listen = "127.0.0.1:0".to_owned();
         let child = spawn(&binary, &dir, &listen)?;
@@ -166,12 +166,12 @@ impl Drop for OwnDaemon {
     }
 }
 
-/// `chiptided` beside this program (or one folder up, for a test in `deps/`).
-fn find_binary() -> anyhow::Result<PathBuf> {
+/// A program or library of ours beside this program (or one folder up, for a test in `deps/`).
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find this program")?;
-    let candidates = own.ancestors().skip(1).take(2).map(|dir| dir.join("chiptided"));
-    let found = candidates.clone().find(|path| path.is_file());
-    found.with_context(|| format!("no chiptided beside {}; build it in the same profile first", own.display()))
+    let mut candidates = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    let found = candidates.find(|path| path.is_file());
+    found.with_context(|| format!("no {name} beside {}; build it in the same profile first", own.display()))
 }
 
 /// A fresh folder. Run as root, the account that Postgres runs under must be able to pass through it.

@@ -44,7 +44,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
 
 fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandle<()>>)> {
     let (program, arguments) = record.command.split_first().context("there is no command")?;
-    let output = |name: &str| Output::create(folder.path().join(name), record.output_bytes_max).context("keep output");
+    let output = |name: &str| Output::open(folder.path().join(name), record.output_bytes_max).context("keep output");
     let (stdout, stderr) = (output("stdout")?, output("stderr")?);
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&record.env).current_dir(&record.directory);

@@ -4,6 +4,7 @@
 use super::containment::Containment;
 use super::ladder::Wanted;
 use super::launch::WorkOptions;
+use super::outputs::Outputs;
 use super::record::{Folder, Key, folders};
 use super::replica::Replica;
 use super::wish::{ReplicaView, View, WantedLease, Wish, Wishes};
@@ -33,6 +34,7 @@ pub struct Work {
     wishes: Arc<Wishes>,
     stop: Arc<AtomicBool>,
     view: watch::Receiver<View>,
+    outputs: Outputs,
 }
 
 impl Work {
@@ -42,6 +44,7 @@ impl Work {
         info!("{}", options.containment);
         fs::create_dir_all(options.state_dir.join("work")).context("make the folder of workloads")?;
         fs::create_dir_all(options.state_dir.join("finished")).context("make the folder of finished workloads")?;
+        let outputs = Outputs::below(options.state_dir.clone());
         let (wishes, stop) = (Arc::new(Wishes::default()), Arc::new(AtomicBool::new(false)));
         let mut keeper = Keeper { options, wishes: wishes.clone(), replicas: BTreeMap::new(), failed: BTreeMap::new() };
         keeper.adopt()?;
@@ -54,12 +57,17 @@ impl Work {
             }
         };
         thread::Builder::new().name("workloads".into()).spawn(keep).context("start the keeper's thread")?;
-        Ok(Work { wishes, stop, view })
+        Ok(Work { wishes, stop, view, outputs })
     }
 
     /// Says what is to run now.
     pub(crate) fn wish(&self, wish: Wish) {
         self.wishes.set(wish);
+    }
+
+    /// Where what workloads say is kept.
+    pub(crate) fn outputs(&self) -> Outputs {
+        self.outputs.clone()
     }
 
     /// What the keeper knows.

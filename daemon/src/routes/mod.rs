@@ -6,6 +6,7 @@ mod extract;
 mod health;
 mod jobs;
 mod leases;
+mod logs;
 mod nodes;
 pub mod problem;
 mod queues;
@@ -64,6 +65,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(explain::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::done))
+        .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
@@ -75,6 +77,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::register))
         .routes(routes!(nodes::report_in))
         .routes(routes!(nodes::get_orders))
+        .routes(routes!(logs::bring))
         .routes(routes!(chips::list))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))

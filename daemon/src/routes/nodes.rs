@@ -80,10 +80,14 @@ pub(super) async fn report_in(
     }
     let cluster = app.shared.cluster();
     let state = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
-    let is_news = report.orders_seen.as_ref().is_none_or(|seen| *seen != orders::revision(&cluster, state));
+    let is_news =
+        report.orders_seen.as_ref().is_none_or(|seen| *seen != orders::revision(&cluster, state, &app.shared.logs));
     Ok(Answer::json(
         200,
-        &ReportView { accepted, orders: is_news.then(|| orders::of(&cluster, state, app.shared.now())) },
+        &ReportView {
+            accepted,
+            orders: is_news.then(|| orders::of(&cluster, state, &app.shared.logs, app.shared.now())),
+        },
     ))
 }
 
@@ -182,9 +186,12 @@ pub(super) async fn get_orders(
             if known.session.0 != params.session {
                 return Err(Refused::stale_session(node.as_str()));
             }
-            let same = params.after.as_ref().is_some_and(|after| *after == orders::revision(&cluster, known));
+            let same = params
+                .after
+                .as_ref()
+                .is_some_and(|after| *after == orders::revision(&cluster, known, &app.shared.logs));
             if !same || app.shared.stopping.is_cancelled() || tokio::time::Instant::now() >= deadline {
-                return Ok(Json(orders::of(&cluster, known, app.shared.now())));
+                return Ok(Json(orders::of(&cluster, known, &app.shared.logs, app.shared.now())));
             }
         }
         let look_again = tokio::time::Instant::now() + super::jobs::LOOK_AGAIN;

@@ -174,6 +174,50 @@ impl Refused {
         Refused::new(415, "unsupported_media_type", "The body must be JSON", detail).at("content-type")
     }
 
+    /// The job's owner runs its work, so there is nothing to read here.
+    pub fn no_workload(id: impl std::fmt::Display) -> Refused {
+        let detail = format!("job {id} has no workload: its owner runs the work and keeps what it writes");
+        Refused::new(409, "no_workload", "The job has no workload", detail)
+    }
+
+    /// The job has had no lease yet.
+    pub fn not_started(id: impl std::fmt::Display, state: &str) -> Refused {
+        let detail = format!("job {id} is {state} and has written nothing yet");
+        Refused::new(409, "not_started", "The job has not been started", detail)
+    }
+
+    /// The job has no such replica.
+    pub fn no_such_replica(id: impl std::fmt::Display, rank: u32) -> Refused {
+        let detail = format!("job {id} has had no replica {rank} in such an attempt");
+        Refused::new(404, "no_such_replica", "No such replica", detail).at("rank")
+    }
+
+    /// The node has nothing of the replica.
+    pub fn no_output(rank: u32, node: &str) -> Refused {
+        let detail = format!(
+            "node {node:?} has nothing of replica {rank}: it has not been started, or its output has been removed"
+        );
+        Refused::new(404, "no_output", "There is no output", detail)
+    }
+
+    /// The node does not answer.
+    pub fn node_silent(node: &str) -> Refused {
+        let detail = format!("node {node:?}, which keeps the output, does not answer");
+        Refused::new(503, "node_silent", "The node does not answer", detail)
+    }
+
+    /// The node is not known any more.
+    pub fn node_gone(node: &str) -> Refused {
+        let detail = format!("node {node:?}, which kept the output, is not registered any more");
+        Refused::new(404, "no_output", "There is no output", detail)
+    }
+
+    /// Too many read output at the same time.
+    pub fn too_many_readers() -> Refused {
+        let detail = "too many read output at the same time; try again in a moment";
+        Refused::new(503, "too_many_readers", "Too many readers", detail)
+    }
+
     /// The queue of commands is full.
     pub fn overloaded() -> Refused {
         Refused::new(503, "overloaded", "Too much at once", "the queue of commands is full; try again in a moment")

@@ -14,6 +14,7 @@ pub mod events;
 pub mod evictions;
 pub mod holds;
 pub mod idempotency_keys;
+pub mod identity;
 pub mod jobs;
 pub mod leader;
 pub mod leases;
@@ -23,6 +24,7 @@ pub mod policies;
 pub mod queue_usage;
 pub mod reservations;
 pub mod tokens;
+pub mod trouble;
 
 use chiptide_model::Timestamp;
 use chrono::{DateTime, Utc};
@@ -81,6 +83,12 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
+    /// Postgres did not answer within the time we give it.
+    #[error("no answer from Postgres within {0:?}")]
+    TooLate(Duration),
+    /// A version of Postgres that lacks what we need.
+    #[error("Postgres {0} is too old: 15 or newer is needed")]
+    TooOld(i32),
     /// Postgres refused, or did not answer.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
@@ -108,8 +116,7 @@ impl Store {
             .fetch_one(&reader)
             .await?;
         if version < 150_000 {
-            let detail = format!("Postgres {} is too old: 15 or newer is needed", version / 10_000);
-            return Err(StoreError::Postgres(sqlx::Error::Configuration(detail.into())));
+            return Err(StoreError::TooOld(version / 10_000));
         }
         warn_of_lost_commits(&reader).await?;
         MIGRATIONS.run(&reader).await.map_err(|error| StoreError::Postgres(error.into()))?;

@@ -6,6 +6,7 @@ mod contract;
 mod elastic;
 mod explain;
 mod jobs;
+mod logs;
 mod nodes;
 mod queues;
 mod reservations;
