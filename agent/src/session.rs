@@ -162,6 +162,7 @@ impl<'a> Session<'a> {
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
+            fenced: Vec::new(),
             work: telling.work.clone(),
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };

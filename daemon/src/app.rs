@@ -1,6 +1,7 @@
 //! What a handler is given.
 
 use crate::auth::Tokens;
+use crate::renewals::Renewals;
 use crate::rounds::Rounds;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -13,6 +14,8 @@ pub struct App {
     pub shared: Arc<Shared>,
     /// The way into a round.
     pub rounds: Rounds,
+    /// Whether this daemon still leads, for reports that renew fenced leases.
+    pub renewals: Renewals,
     /// Postgres, for reads.
     pub store: Store,
     /// Who may come in.

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod clock;
 pub mod config;
 pub mod leading;
 pub mod log_desk;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod orders;
 pub mod policy_file;
 pub mod render;
+pub mod renewals;
 pub mod rounds;
 pub mod routes;
 pub mod serve;

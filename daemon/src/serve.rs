@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::auth::Tokens;
 use crate::config::Config;
 use crate::leading::Seat;
+use crate::renewals::Renewals;
 use crate::rounds::{self, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
@@ -47,7 +48,8 @@ pub async fn run(
 
     let shared = Arc::new(Shared::new(config.agents.clone()));
     let (rounds, entries) = Rounds::channel(config.round_queue);
-    let app = App { shared: shared.clone(), rounds: rounds.clone(), store: store.clone(), tokens };
+    let (renewals, asked) = Renewals::channel();
+    let app = App { shared: shared.clone(), rounds: rounds.clone(), renewals, store: store.clone(), tokens };
     let handle = axum_server::Handle::new();
     let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, metrics)));
 
@@ -56,6 +58,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(()),
     };
     let epoch = seat.leadership.epoch;
+    let renewing = tokio::spawn(asked.answer(store.renewals.clone(), seat.leadership));
     let mut led = rounds::spawn(shared.clone(), store.clone(), seat.leadership, entries, policy)?;
     led.leading().await?;
     let resign = CancellationToken::new();
@@ -76,6 +79,7 @@ pub async fn run(
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
     silence.await.context("join the silence watch")?;
+    renewing.abort();
     drop(rounds);
     if lost.is_none() {
         led.ended().await?;
@@ -112,10 +116,15 @@ async fn watch_silence(shared: Arc<Shared>, rounds: Rounds, store: Store, stop: 
             () = stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
-        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, Instant::now());
+        let silent = shared.telemetry.declare_silent(&shared.cluster(), shared.agents.silent_after, Instant::now());
+        let mut told = Vec::with_capacity(silent.len());
         for node in silent {
             tracing::warn!(node = %node, "the node is silent");
-            rounds.tell(Command::Silent(node)).await;
+            told.push(rounds.tell(Command::Silent(node)).await);
+        }
+        // What was declared is taken back only once the ledger has it or has dropped it.
+        for answer in told {
+            let _ = answer.await;
         }
         if forgotten.elapsed() > Duration::from_secs(600) {
             forgotten = Instant::now();

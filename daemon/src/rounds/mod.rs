@@ -53,11 +53,13 @@ impl Rounds {
             .map_err(|_| Refused::unavailable("the outcome is unknown; ask again with the same idempotency key"))
     }
 
-    /// Submits a command of the daemon's own, whose answer nobody waits for.
-    pub async fn tell(&self, command: Command) {
-        let (reply, _) = oneshot::channel();
+    /// Submits a command of the daemon's own, however full the queue is. The answer may be waited for; it never comes when
+    /// the outcome is unknown.
+    pub async fn tell(&self, command: Command) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
         // A closed queue means shutdown: the command has become pointless.
         drop(self.entries.send(Entry { command, many: false, key: None, reply }).await);
+        answer
     }
 }
 

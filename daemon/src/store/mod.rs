@@ -53,6 +53,8 @@ pub struct Store {
     pub writer: PgPool,
     /// For the look-up of idempotency keys beside a commit; likewise one connection.
     pub keys: PgPool,
+    /// For the look at who leads that renews fenced leases; one connection, so that no list is in its way.
+    pub renewals: PgPool,
     /// For lists, lookups and everything that can wait.
     pub reader: PgPool,
 }
@@ -110,6 +112,7 @@ impl Store {
         };
         let writer = one().connect_lazy_with(options.clone().options(WRITER_PLANS));
         let keys = one().connect_lazy_with(options.clone().options(WRITER_PLANS));
+        let renewals = one().connect_lazy_with(options.clone());
         let reader =
             PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options);
         let version: i32 = sqlx::query_scalar!("select current_setting('server_version_num')::int as \"n!\"")
@@ -120,7 +123,7 @@ impl Store {
         }
         warn_of_lost_commits(&reader).await?;
         MIGRATIONS.run(&reader).await.map_err(|error| StoreError::Postgres(error.into()))?;
-        Ok(Store { writer, keys, reader })
+        Ok(Store { writer, keys, renewals, reader })
     }
 
     /// Whether the database answers.
@@ -130,7 +133,7 @@ impl Store {
 
     /// Closes both pools.
     pub async fn close(&self) {
-        tokio::join!(self.writer.close(), self.keys.close(), self.reader.close());
+        tokio::join!(self.writer.close(), self.keys.close(), self.renewals.close(), self.reader.close());
     }
 }
 

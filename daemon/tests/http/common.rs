@@ -173,6 +173,7 @@ pub(crate) fn registration(name: &str, chips: usize) -> RegisterBody {
         labels: Default::default(),
         driver_version: None,
         chips: (0..chips).map(|i| chip_body(&format!("{name}-gpu{i}"))).collect(),
+        seen: Vec::new(),
     }
 }
 
@@ -211,6 +212,7 @@ impl Node {
             confirmed: Vec::new(),
             vacant: Vec::new(),
             refused: Vec::new(),
+            fenced: Vec::new(),
             work: Vec::new(),
             orders_seen: None,
         }
