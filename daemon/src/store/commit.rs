@@ -4,6 +4,7 @@ use super::consolidations::{self, Moves};
 use super::evictions::Eviction;
 use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
+use super::identity::{self, Identity};
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
@@ -23,6 +24,8 @@ pub struct Commit {
     events: Vec<(Timestamp, Event)>,
     answers: Vec<Recorded>,
     policy: Option<Policy>,
+    /// Who the database is, where that is to be noted.
+    pub identity: Option<Identity>,
     nodes: Vec<(NodeIx, Node)>,
     new_chips: Vec<(ChipIx, NodeId, Chip)>,
     chips: Vec<(ChipIx, NodeId, Chip)>,
@@ -106,13 +109,20 @@ impl Commit {
         self.claims = touched.claims.iter().map(|job| (*job, after.claim(*job).cloned())).collect();
     }
 
+    /// The number of its last event, if it has any: once that is in the log, the whole round is.
+    pub fn last_seq(&self) -> Option<u64> {
+        let count = self.events.len() as u64;
+        (count > 0).then(|| self.first_seq + count - 1)
+    }
+
     /// The events, to be applied to memory once they are committed.
     pub fn into_events(self) -> Vec<(Timestamp, Event)> {
         self.events
     }
 
     /// Writes the round in one transaction. On an error nothing is known to be written (a lost connection may have
-    /// committed): the caller reloads. `syncing` is called when all is written but the disk.
+    /// committed): the caller reloads. `syncing` is called when all is written but the disk, before the word to commit
+    /// is sent: without that call, the round cannot land.
     pub async fn write(&self, store: &Store, leadership: Leadership, syncing: impl FnOnce()) -> Result<()> {
         let mut tx = store.writer.begin().await?;
         match self.events.as_slice() {
@@ -130,6 +140,9 @@ impl Commit {
     }
 
     async fn write_fleet(&self, tx: &mut sqlx::PgConnection) -> Result<()> {
+        if let Some(identity) = self.identity {
+            identity::note(tx, identity).await?;
+        }
         if let Some(policy) = &self.policy {
             policies::insert(tx, policy).await?;
         }
