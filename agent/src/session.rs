@@ -5,6 +5,7 @@
 use crate::agent::{Agent, facts};
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
+use crate::host;
 use crate::reading::NodeReading;
 use crate::telling::Telling;
 use crate::wishing::{self, Wishing};
@@ -163,7 +164,10 @@ impl<'a> Session<'a> {
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
             fenced: Vec::new(),
-            work: telling.work.clone(),
+            work: match &self.agent.wishing {
+                Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
+                None => telling.work.clone(),
+            },
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
         self.telling = Some(telling);
