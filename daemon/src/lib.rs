@@ -3,10 +3,12 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod doors;
 pub mod health;
 pub mod leading;
 pub mod log_desk;

@@ -10,6 +10,7 @@ mod logs;
 mod node_loss;
 mod nodes;
 mod outage;
+mod overload;
 mod own_postgres;
 mod postgres;
 mod queues;
