@@ -163,6 +163,7 @@ impl<'a> Session<'a> {
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
+            fenced: Vec::new(),
             work: match &self.agent.wishing {
                 Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
                 None => telling.work.clone(),
