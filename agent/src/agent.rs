@@ -3,6 +3,7 @@
 
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
+use crate::logs::Logs;
 use crate::reading::NodeReading;
 use crate::session::Session;
 use crate::standing::Standing;
@@ -60,6 +61,7 @@ pub struct Agent {
     pub(crate) source_ended: bool,
     state: Option<StateDir>,
     pub(crate) wishing: Option<Wishing>,
+    pub(crate) logs: Option<Logs>,
     pub(crate) weighing: Option<Weighing>,
     agent_id: Uuid,
 }
@@ -78,6 +80,7 @@ impl Agent {
             source_ended: false,
             state: None,
             wishing: None,
+            logs: None,
             weighing: None,
             agent_id: Uuid::new_v4(),
         }
@@ -93,6 +96,7 @@ impl Agent {
 
     /// This agent, running the workloads of its leases. Without, leases are carried and whoever holds them runs the work.
     pub fn running(mut self, work: Work) -> Agent {
+        self.logs = Some(Logs::new(work.outputs()));
         self.wishing = Some(Wishing::new(work));
         self
     }
@@ -185,6 +189,7 @@ impl Agent {
             labels: self.config.labels.clone(),
             driver_version: reading.driver_version.clone(),
             chips: reading.chips.iter().map(|now| now.chip.clone()).collect(),
+            seen: self.standing.seen(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod holders;
 pub mod host;
 pub mod idle;
+mod logs;
 pub mod nvml;
 pub mod pace;
 mod print;

@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// How often to sample while something is to be proven vacant.
-const HURRIED: Duration = Duration::from_millis(50);
+/// How often to sample while something is to be proven vacant, at first.
+const HURRIED: Duration = Duration::from_millis(20);
 /// A source that misses this many rounds in a row is stuck.
 const MISSED_ROUNDS: u32 = 5;
 
@@ -128,6 +128,7 @@ fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Res
             kill_after: Duration::from_millis(config.kill_after.0),
             verify_for: Duration::from_millis(config.verify_for.0),
         },
+        restart_after: Duration::from_millis(config.restart_after.0),
         output_bytes_max: config.output_max_mib.saturating_mul(1024 * 1024),
         // This very binary, also when another has taken its place on disk.
         guardian: "/proc/self/exe".into(),

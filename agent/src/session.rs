@@ -5,6 +5,7 @@
 use crate::agent::{Agent, facts};
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
+use crate::host;
 use crate::reading::NodeReading;
 use crate::telling::Telling;
 use crate::wishing::{self, Wishing};
@@ -162,7 +163,11 @@ impl<'a> Session<'a> {
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
-            work: telling.work.clone(),
+            fenced: Vec::new(),
+            work: match &self.agent.wishing {
+                Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
+                None => telling.work.clone(),
+            },
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
         self.telling = Some(telling);
@@ -240,6 +245,10 @@ impl<'a> Session<'a> {
             return false;
         }
         self.agent.standing = standing;
+        let agent = &mut *self.agent;
+        if let Some(logs) = &mut agent.logs {
+            logs.heed(&orders.wanted_logs, self.id, &agent.config.node, &agent.client);
+        }
         if let Some(wishing) = &mut self.agent.wishing {
             wishing.receive(&orders);
         }

@@ -115,7 +115,7 @@ mod tests {
     fn proof(live: &[u128], chip: crate::ChipNow) -> Result<(), NotProven> {
         let arrived = Instant::now();
         let leases = live.iter().map(|id| lease(*id, "c0", 7)).collect();
-        let orders = OrdersView { revision: "1".into(), leases, vacate: vec![vacate(ENDED, "c0", 6)] };
+        let orders = OrdersView { leases, vacate: vec![vacate(ENDED, "c0", 6)], ..OrdersView::default() };
         prove(&orders.vacate[0], arrived, &orders, &reading_at(arrived + Duration::from_millis(1), [chip]))
     }
 

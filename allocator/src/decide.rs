@@ -4,9 +4,10 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{elastic, expire, place, promise, register, report, reservations, serve};
+use crate::{elastic, expire, node_loss, place, promise, register, report, reservations, serve};
 use chiptide_model::{
-    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, NodeId, Outcome, ReplicaEnd, ReservationDrop,
+    Timestamp, Unfit, Verdict,
 };
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
@@ -63,15 +64,21 @@ impl Draft<'_> {
             Command::Done(job, outcome) => self.end(job, Cause::Done, outcome),
             Command::Renew(lease) => self.renew(lease),
             Command::Checkpoint { lease } => self.checkpoint(lease),
+            Command::WorkEnded { lease, run, verdict, replicas } => self.work_ended(lease, run, verdict, replicas),
             Command::Release { lease, requeue } => self.release(lease, requeue),
-            Command::Register { node, session, boot_id, facts, chips } => {
-                register::register(self, node, session, boot_id, facts, chips)
+            Command::Register { node, session, boot_id, facts, chips, seen } => {
+                register::register(self, node, session, boot_id, facts, chips, &seen)
             }
             Command::Report(report) => report::accept(self, report),
             Command::Silent(node) => {
                 if self.cluster.node(&node).is_some_and(|node| node.unknown_since.is_none()) {
                     self.emit(Event::NodeSilent { node });
                 }
+                Ok(Ack::Done)
+            }
+            Command::DeclareOff { node, by, reason } => self.declare_off(node, by, reason),
+            Command::DatabaseReplaced { detail } => {
+                self.emit(Event::DatabaseReplaced { detail });
                 Ok(Ack::Done)
             }
             Command::Nothing => Ok(Ack::Done),
@@ -132,6 +139,17 @@ impl Draft<'_> {
         Ok(Ack::Lease(id))
     }
 
+    fn declare_off(&mut self, node: NodeId, by: String, reason: String) -> Result<Ack, Refusal> {
+        match self.cluster.node(&node) {
+            None => Err(Refusal::NotRegistered(node)),
+            Some(known) if known.unknown_since.is_none() => Err(Refusal::NodeReports(node)),
+            Some(_) => {
+                node_loss::declare_off(self, node, by, reason);
+                Ok(Ack::Done)
+            }
+        }
+    }
+
     fn checkpoint(&mut self, id: LeaseId) -> Result<Ack, Refusal> {
         let job = self.live_lease(id)?.job;
         self.emit(Event::JobCheckpointed { job });
@@ -151,6 +169,32 @@ impl Draft<'_> {
         };
         self.end_lease(id, cause, next);
         Ok(Ack::Job(job))
+    }
+
+    /// A gang is started anew as a whole or not at all: what one replica lost, the others cannot go on without.
+    fn work_ended(
+        &mut self,
+        id: LeaseId,
+        run: u32,
+        verdict: Verdict,
+        replicas: Vec<ReplicaEnd>,
+    ) -> Result<Ack, Refusal> {
+        let lease = self.live_lease(id)?;
+        let (job, is_active) = (lease.job, lease.is_active());
+        let known = self.cluster.job(job).ok_or(Refusal::NoSuchJob(job))?;
+        if known.restarts != run {
+            return Ok(Ack::Done);
+        }
+        let restarts_left = known.spec.workload.as_ref().is_some_and(|work| run < work.restart.times());
+        self.emit(Event::WorkEnded { lease: id, job, run, verdict: verdict.clone(), replicas });
+        match verdict {
+            Verdict::Failed { .. } if restarts_left && is_active => {
+                self.emit(Event::JobRestarted { job, run: run + 1 });
+                Ok(Ack::Job(job))
+            }
+            Verdict::Failed { reason } => self.end(job, Cause::Done, Outcome::Failed { reason }),
+            Verdict::Succeeded | Verdict::Left => self.release(id, false),
+        }
     }
 
     fn live_lease(&self, id: LeaseId) -> Result<&Lease, Refusal> {

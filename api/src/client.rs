@@ -4,7 +4,8 @@ use crate::chip::ChipView;
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{LeaseView, ReleaseBody};
-use crate::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
+use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
 use crate::problem::Problem;
 use crate::queue::QueuesView;
@@ -112,6 +113,35 @@ impl Client {
         self.send(keyed(self.request(Method::POST, &format!("/v1/jobs/{id}/done")).json(body), key)).await
     }
 
+    /// A part of what a replica has written. With `wait`, a long-poll until there is something, or nothing will follow.
+    pub async fn job_logs(&self, id: Uuid, query: &LogQuery) -> Result<LogChunk, ClientError> {
+        let mut given = vec![("rank", query.rank.to_string()), ("stream", query.stream.as_str().to_owned())];
+        match query.tail {
+            Some(lines) => given.push(("tail", lines.to_string())),
+            None => given.push(("offset", query.offset.to_string())),
+        }
+        given.extend(query.attempt.map(|attempt| ("attempt", attempt.to_string())));
+        given.push(("wait", query.wait.to_string()));
+        let request = self.request(Method::GET, &format!("/v1/jobs/{id}/logs")).query(&given);
+        let answer = request.send().await.map_err(|source| self.unreachable(source))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
+        if !status.is_success() {
+            return Err(refusal(status, &bytes));
+        }
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let number = |name: &str| {
+            let missing = || ClientError::Unexpected { status: status.as_u16(), detail: format!("no {name}") };
+            header(name).and_then(|value| value.parse::<u64>().ok()).ok_or_else(missing)
+        };
+        Ok(LogChunk {
+            offset: number(OFFSET_HEADER)?,
+            bytes: bytes.to_vec(),
+            over: header(OVER_HEADER) == Some("true"),
+            attempt: u32::try_from(number(ATTEMPT_HEADER)?).unwrap_or(u32::MAX),
+        })
+    }
+
     /// One lease.
     pub async fn lease(&self, id: Uuid) -> Result<LeaseView, ClientError> {
         self.get(&format!("/v1/leases/{id}"), &()).await
@@ -147,6 +177,12 @@ impl Client {
         self.get("/v1/nodes", filters).await
     }
 
+    /// Declares that a node's machine is off.
+    pub async fn declare_off(&self, node: &str, body: &DeclareOffBody, key: Option<&str>) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/nodes/{node}/declare-off")).json(body);
+        self.send::<serde_json::Value>(keyed(request, key)).await.map(drop)
+    }
+
     /// One page of chips.
     pub async fn chips(&self, filters: &[(&str, String)]) -> Result<Page<ChipView>, ClientError> {
         self.get("/v1/chips", filters).await
@@ -160,6 +196,13 @@ impl Client {
     /// Sends a report.
     pub async fn report(&self, node: &str, body: &ReportBody) -> Result<ReportView, ClientError> {
         self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/report")).json(body)).await
+    }
+
+    /// Answers a wish for output with these bytes.
+    pub async fn answer_logs(&self, node: &str, told: &LogAnswer, bytes: Vec<u8>) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/nodes/{node}/logs")).query(told);
+        let request = request.header("content-type", "application/octet-stream").body(bytes);
+        self.send::<serde_json::Value>(request).await.map(drop)
     }
 
     /// The node's orders, once they differ from revision `after` or `wait` is over.
@@ -207,17 +250,21 @@ impl Client {
             return serde_json::from_slice(&bytes)
                 .map_err(|error| ClientError::Unexpected { status: status.as_u16(), detail: error.to_string() });
         }
-        match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
-            Err(_) => {
-                let detail = String::from_utf8_lossy(&bytes).chars().take(200).collect();
-                Err(ClientError::Unexpected { status: status.as_u16(), detail })
-            }
-        }
+        Err(refusal(status, &bytes))
     }
 
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
         ClientError::Unreachable { url: self.base.clone(), source }
+    }
+}
+
+fn refusal(status: StatusCode, bytes: &[u8]) -> ClientError {
+    match serde_json::from_slice::<Problem>(bytes) {
+        Ok(problem) => ClientError::Refused(Box::new(problem)),
+        Err(_) => {
+            let detail = String::from_utf8_lossy(bytes).chars().take(200).collect();
+            ClientError::Unexpected { status: status.as_u16(), detail }
+        }
     }
 }
 

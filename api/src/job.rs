@@ -2,6 +2,8 @@
 
 use crate::lease::LeaseView;
 use crate::reason::Reason;
+use crate::work::RunView;
+pub use crate::workload::WorkloadBody;
 use chiptide_model::Millis;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,32 @@ pub const CHIPS_PER_REPLICA_MAX: u64 = 64;
 pub const LABELS_MAX: usize = 32;
 /// Most jobs in one create call.
 pub const JOBS_PER_CALL_MAX: usize = 1000;
+
+/// What a job wants done when one of its nodes is no longer heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeLossActionBody {
+    /// Wait for the node, however long that takes.
+    Wait,
+    /// The node ends the work by itself once its lease has not been renewed for `ttl`; when that is certain the job is placed
+    /// again. Only for work that the agent runs (`workload`).
+    Fence,
+    /// The job is placed again soon after the node has fallen silent, whatever the old attempt may still do. For replicas that
+    /// share no state.
+    Duplicate,
+}
+
+/// A rule for the loss of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnNodeLossBody {
+    /// What to do.
+    pub action: NodeLossActionBody,
+    /// With `fence`: how long the work outlives the last renewal; default as the policy says (`node_loss.ttl`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "20s")]
+    pub ttl: Option<Millis>,
+}
 
 /// Which kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -162,20 +190,6 @@ pub struct BudgetBody {
     pub cool_down: Option<Millis>,
 }
 
-/// What to run in each replica. The agents run it; without a workload the job's owner runs it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadBody {
-    /// Argument vector; never a shell string.
-    pub command: Vec<String>,
-    /// Environment added for the process.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Working directory, absolute; a folder of the replica's own when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
-}
-
 /// A job as a scheduler submits it (YAML in files, JSON on the wire).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -251,6 +265,10 @@ pub struct JobBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "60s")]
     pub lease_ttl: Option<Millis>,
+    /// What becomes of its lease when one of its nodes is no longer heard; default as the policy says for its kind
+    /// (`wait`, unless an admin has changed that).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_node_loss: Option<OnNodeLossBody>,
     /// What to do if the fleet could never hold it.
     #[serde(default)]
     pub unfit: UnfitBody,
@@ -342,6 +360,13 @@ pub struct JobView {
     pub attempt: u32,
     /// How often its chips were taken by others.
     pub preemptions: u32,
+    /// How often its replicas were started anew on the chips they had, after a failure.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How its replicas are and were, run by run, the newest first; of a job that the agents run, and only where one job is
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunView>,
     /// When it was accepted.
     pub submitted_at: DateTime<Utc>,
     /// When its state last changed.

@@ -1,14 +1,16 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX,
-    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
+    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, NodeLossActionBody, OnNodeLossBody,
+    PriorityBody, REPLICAS_MAX, RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody,
 };
 use crate::problem::Invalid;
+use crate::workload::{OnFailureBody, RESTARTS_MAX, RestartBody, WorkloadBody};
+use chiptide_model::node_loss::FENCE_TTL_MIN;
 use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
-    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass,
-    SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, NodeLossAction, OnNodeLoss, Policy, PreemptionBudget,
+    PriorityClass, Restart, SLOTS_PER_CHIP, Same, SameLevel, Signal, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -85,6 +87,7 @@ impl JobBody {
             min_runtime: self.min_runtime.or(defaults.min_runtime),
             preemption_budget: budget(self.preemption_budget)?.or(defaults.preemption_budget),
             lease_ttl: self.lease_ttl,
+            on_node_loss: on_node_loss(self.on_node_loss, kind, self.workload.is_some(), policy)?,
             unfit: match self.unfit {
                 UnfitBody::Wait => Unfit::Wait,
                 UnfitBody::Refuse => Unfit::Refuse,
@@ -141,6 +144,14 @@ impl JobBody {
                 .preemption_budget
                 .map(|budget| BudgetBody { per_day: budget.per_day, cool_down: budget.cool_down }),
             lease_ttl: spec.lease_ttl,
+            on_node_loss: Some(OnNodeLossBody {
+                action: match spec.on_node_loss.action() {
+                    NodeLossAction::Wait => NodeLossActionBody::Wait,
+                    NodeLossAction::Fence => NodeLossActionBody::Fence,
+                    NodeLossAction::Duplicate => NodeLossActionBody::Duplicate,
+                },
+                ttl: spec.on_node_loss.fence().map(|fence| fence.ttl),
+            }),
             unfit: match spec.unfit {
                 Unfit::Wait => UnfitBody::Wait,
                 Unfit::Refuse => UnfitBody::Refuse,
@@ -150,8 +161,41 @@ impl JobBody {
                 command: w.command.clone(),
                 env: w.env.clone(),
                 directory: w.directory.clone(),
+                restart: match w.restart {
+                    Restart::Never => None,
+                    Restart::OnFailure { times } => Some(RestartBody::OnFailure(OnFailureBody { times })),
+                },
+                notice_signal: w.notice_signal.map(|signal| signal.name().to_owned()),
+                user: w.user.clone(),
             }),
         }
+    }
+}
+
+/// The rule for the loss of a node. Nobody can fence work that no agent runs, and a ttl is a fence's.
+fn on_node_loss(
+    body: Option<OnNodeLossBody>,
+    kind: Kind,
+    is_run: bool,
+    policy: &Policy,
+) -> Result<OnNodeLoss, Invalid> {
+    let action = body.map(|body| match body.action {
+        NodeLossActionBody::Wait => NodeLossAction::Wait,
+        NodeLossActionBody::Fence => NodeLossAction::Fence,
+        NodeLossActionBody::Duplicate => NodeLossAction::Duplicate,
+    });
+    if action == Some(NodeLossAction::Fence) && !is_run {
+        let detail = "fence needs a workload: an agent can only end what it runs";
+        return Err(Invalid::new("invalid_field", "on_node_loss.action", detail));
+    }
+    match body.and_then(|body| body.ttl) {
+        Some(_) if action != Some(NodeLossAction::Fence) => {
+            Err(Invalid::new("invalid_field", "on_node_loss.ttl", "only with the action fence"))
+        }
+        Some(ttl) if ttl < FENCE_TTL_MIN => {
+            Err(Invalid::new("out_of_range", "on_node_loss.ttl", format!("at least {FENCE_TTL_MIN}")))
+        }
+        ttl => Ok(policy.node_loss.rule(kind, action, ttl, is_run)),
     }
 }
 
@@ -315,5 +359,40 @@ fn workload(body: WorkloadBody) -> Result<Workload, Invalid> {
     if body.directory.as_ref().is_some_and(|path| !path.starts_with('/') || path.len() > 4096) {
         return Err(Invalid::new("invalid_field", "workload.directory", "must be an absolute path"));
     }
-    Ok(Workload { command: body.command, env: body.env, directory: body.directory })
+    let restart = match body.restart {
+        None | Some(RestartBody::Never) => Restart::Never,
+        Some(RestartBody::OnFailure(OnFailureBody { times })) => {
+            let times = within("workload.restart.on_failure.times", times.into(), 1, RESTARTS_MAX)?;
+            Restart::OnFailure { times: u32::try_from(times).unwrap_or(u32::MAX) }
+        }
+    };
+    let signal = |name: String| {
+        let refused = |error: chiptide_model::work::NoSuchSignal| {
+            Invalid::new("invalid_field", "workload.notice_signal", error.to_string())
+        };
+        name.parse::<Signal>().map_err(refused)
+    };
+    if body.user.as_ref().is_some_and(|user| !is_user_name(user)) {
+        return Err(Invalid::new(
+            "invalid_field",
+            "workload.user",
+            "1 to 32 of a-z 0-9 _ -, not starting with a digit or -",
+        ));
+    }
+    Ok(Workload {
+        command: body.command,
+        env: body.env,
+        directory: body.directory,
+        restart,
+        notice_signal: body.notice_signal.map(signal).transpose()?,
+        user: body.user,
+    })
+}
+
+/// What systems take for the name of a user; which users there are is for the node's agent to say.
+fn is_user_name(name: &str) -> bool {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    first
+        && name.len() <= 32
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
 }

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod job;
 mod job_spec;
 pub mod lease;
+pub mod logs;
 pub mod node;
 pub mod page;
 pub mod problem;
@@ -16,6 +17,7 @@ pub mod queue;
 pub mod reason;
 pub mod time;
 pub mod work;
+pub mod workload;
 
 pub use client::{Client, ClientError};
 pub use problem::{Invalid, Problem};

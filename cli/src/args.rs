@@ -100,6 +100,8 @@ pub(crate) enum Job {
         #[arg(long, value_name = "REASON")]
         failed: Option<String>,
     },
+    /// Print what a replica has written, as its node keeps it
+    Logs(Logs),
     /// Print a line for every change of a job until it ends
     Watch {
         /// The job
@@ -123,6 +125,27 @@ pub(crate) struct Submit {
     /// Print the ids alone, one a line
     #[arg(long)]
     pub(crate) parsable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// The job
+    pub(crate) id: Uuid,
+    /// The replica
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) rank: u32,
+    /// Follow it until the job ends, over restarts and from one attempt to the next
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last so many lines, at most 256 KiB
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+    /// Standard error instead of standard output
+    #[arg(long)]
+    pub(crate) stderr: bool,
+    /// The output of this attempt, from 1 [default: the newest]
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub(crate) attempt: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -17,6 +17,7 @@ pub(crate) async fn run(command: Job, client: &Client, out: Out) -> Result<(), F
     let job = match command {
         Job::Submit(submit) => return submit_and_wait(&submit, client, out).await,
         Job::List(list) => return print_list(list, client, out).await,
+        Job::Logs(logs) => return crate::logs::print(&logs, client).await,
         Job::Watch { id } => return watch(id, client, out).await,
         Job::Get { id } => client.job(id).await?,
         Job::Cancel { id } => client.cancel_job(id, Some(&key)).await?,

@@ -11,6 +11,7 @@ mod job;
 mod job_file;
 mod lease;
 mod list;
+mod logs;
 mod output;
 mod places;
 mod show;

@@ -48,6 +48,12 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::from)
 }
 
+/// Bytes on stdout, as they are.
+pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(Failure::from)
+}
+
 /// A table without lines. Colours appear on terminals only, and not with NO_COLOR.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();

@@ -1,10 +1,15 @@
 //! What a handler is given.
 
+use crate::admission::Admission;
 use crate::auth::Tokens;
+use crate::renewals::Renewals;
 use crate::rounds::Rounds;
+use crate::routes::problem::Refused;
 use crate::shared::Shared;
-use crate::store::Store;
+use crate::store::{self, Store, StoreError};
+use sqlx::PgPool;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a handler is given.
 #[derive(Clone, Debug)]
@@ -13,8 +18,27 @@ pub struct App {
     pub shared: Arc<Shared>,
     /// The way into a round.
     pub rounds: Rounds,
+    /// Whether this daemon still leads, for reports that renew fenced leases.
+    pub renewals: Renewals,
     /// Postgres, for reads.
     pub store: Store,
+    /// Who is let in when too many come.
+    pub admission: Arc<Admission>,
+    /// How long a client may take to send a body.
+    pub body_limit: Duration,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
+}
+
+impl App {
+    /// Reads tables, for at most as long as a request may wait for them. Refuses at once while the database is known not
+    /// to answer; what memory holds need not come through here.
+    pub async fn tables<T>(&self, read: impl AsyncFnOnce(&PgPool) -> store::Result<T>) -> Result<T, Refused> {
+        if let Some(known) = self.shared.health.complaint().filter(|known| known.trouble.bars_reads()) {
+            return Err(Refused::store_unavailable(known.trouble));
+        }
+        let limit = self.store.limits().read;
+        let read = tokio::time::timeout(limit, read(&self.store.reader)).await;
+        Ok(read.unwrap_or(Err(StoreError::TooLate(limit)))?)
+    }
 }

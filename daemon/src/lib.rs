@@ -3,19 +3,28 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod clock;
 pub mod config;
+pub mod doors;
+pub mod health;
 pub mod leading;
+pub mod log_desk;
 pub mod metrics;
+pub mod opening;
 pub mod orders;
+pub mod own_postgres;
 pub mod policy_file;
 pub mod render;
+pub mod renewals;
 pub mod rounds;
 pub mod routes;
 pub mod serve;
 pub mod shared;
 pub mod store;
+pub mod store_watch;
 pub mod telemetry;
 pub mod watchers;
 pub mod whole_file;

@@ -1,6 +1,9 @@
 //! What the round loop writes and the handlers read: the committed cluster, telemetry, watchers, and whether we serve.
 
+use crate::clock::Clock;
 use crate::config::Agents;
+use crate::health::Health;
+use crate::log_desk::LogDesk;
 use crate::telemetry::Telemetry;
 use crate::watchers::Watchers;
 use chiptide_allocator::Cluster;
@@ -8,8 +11,6 @@ use chiptide_api::node::RegisterView;
 use chiptide_model::{Millis, SessionId, Timestamp};
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 /// Jobs explained at the same time.
@@ -23,28 +24,32 @@ pub struct Shared {
     pub watchers: Watchers,
     /// Newest readings.
     pub telemetry: Telemetry,
+    /// Readers of workloads' output.
+    pub logs: LogDesk,
     /// How agents are to report.
     pub agents: Agents,
     /// Turns to explain a job: each holds the cluster for milliseconds, and a round waits to apply.
     pub explaining: tokio::sync::Semaphore,
     /// Cancelled at shutdown, so that long-polls end.
     pub stopping: CancellationToken,
-    ready: AtomicBool,
-    last_now: AtomicI64,
+    /// How well we can serve.
+    pub health: Arc<Health>,
+    clock: Clock,
 }
 
 impl Shared {
-    /// An empty, not yet ready state.
-    pub fn new(agents: Agents) -> Shared {
+    /// An empty, not yet ready state, that tells its health there.
+    pub fn new(agents: Agents, health: Arc<Health>) -> Shared {
         Shared {
             cluster: Arc::default(),
             watchers: Watchers::default(),
             telemetry: Telemetry::default(),
+            logs: LogDesk::default(),
             agents,
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
             stopping: CancellationToken::new(),
-            ready: AtomicBool::new(false),
-            last_now: AtomicI64::new(0),
+            health,
+            clock: Clock::default(),
         }
     }
 
@@ -57,21 +62,19 @@ impl Shared {
         self.cluster.clone()
     }
 
-    /// The time, in milliseconds; never before a time it has told already, so that events stay in order when the wall
-    /// clock is set back.
+    /// The time, in milliseconds; never before a time it has told already, and no faster for a step of the wall clock.
     pub fn now(&self) -> Timestamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        Timestamp(self.last_now.fetch_max(wall, Ordering::Relaxed).max(wall))
+        self.clock.now()
     }
 
     /// Whether the daemon leads and its memory is whole.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.health.is_led()
     }
 
     /// Says whether the daemon may serve.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
+        self.health.lead(ready, self.now());
     }
 
     /// The answer to a registration.

@@ -45,6 +45,12 @@ impl Watchers {
         touched.nodes_to_wake().for_each(|node| wake(Topic::Node(node.clone())));
     }
 
+    /// Wakes everyone who waits for a node's orders.
+    pub fn wake_node(&self, node: &NodeId) {
+        let topics = self.topics.lock();
+        topics.get(&Topic::Node(node.clone())).into_iter().for_each(|notify| notify.notify_waiters());
+    }
+
     /// Wakes everyone, to look for themselves.
     pub fn wake_all(&self) {
         self.topics.lock().values().for_each(|notify| notify.notify_waiters());

@@ -9,6 +9,7 @@ use crate::node::NodeFacts;
 use crate::policy::Policy;
 use crate::reservation::{Holder, ReservationDrop};
 use crate::time::Timestamp;
+use crate::work::{ReplicaEnd, Verdict};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -73,6 +74,29 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
+    /// An admin has declared the machine off: nothing of its leases runs any more, whatever its agent can no longer say.
+    /// Its chips still have to be proven vacant when it comes back.
+    NodeDeclaredOff {
+        /// The node.
+        node: NodeId,
+        /// Who declared it.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// The database was replaced by one that may have forgotten what was committed: no session is trusted, and every node
+    /// has to register and say what it has seen.
+    DatabaseReplaced {
+        /// What is known of the old one and the new one, for people.
+        detail: String,
+    },
+    /// A chip's lease epoch was raised to what its node has seen, above what the ledger knew.
+    ChipEpochRaised {
+        /// The chip.
+        chip: ChipId,
+        /// Its epoch now.
+        epoch: u64,
+    },
     /// A chip's health changed.
     ChipHealthChanged {
         /// The chip.
@@ -119,6 +143,26 @@ pub enum Event {
     JobCheckpointed {
         /// The job.
         job: JobId,
+    },
+    /// The work of a lease is over, or part of it has failed.
+    WorkEnded {
+        /// The lease.
+        lease: LeaseId,
+        /// Its job.
+        job: JobId,
+        /// Which run of the job's replicas, from 0.
+        run: u32,
+        /// What follows from it.
+        verdict: Verdict,
+        /// How each replica ended that has.
+        replicas: Vec<ReplicaEnd>,
+    },
+    /// All replicas of a job are started anew on the chips they have.
+    JobRestarted {
+        /// The job.
+        job: JobId,
+        /// The number of the new run.
+        run: u32,
     },
     /// A job that held no lease ended.
     JobEnded {
@@ -232,6 +276,9 @@ impl Event {
             Event::NodeRegistered { .. } => "node_registered",
             Event::NodeHeard { .. } => "node_heard",
             Event::NodeSilent { .. } => "node_silent",
+            Event::NodeDeclaredOff { .. } => "node_declared_off",
+            Event::DatabaseReplaced { .. } => "database_replaced",
+            Event::ChipEpochRaised { .. } => "chip_epoch_raised",
             Event::ChipHealthChanged { .. } => "chip_health_changed",
             Event::ChipVacated { .. } => "chip_vacated",
             Event::ChipQuarantined { .. } => "chip_quarantined",
@@ -239,6 +286,8 @@ impl Event {
             Event::JobSubmitted { .. } => "job_submitted",
             Event::JobStarted { .. } => "job_started",
             Event::JobCheckpointed { .. } => "job_checkpointed",
+            Event::WorkEnded { .. } => "work_ended",
+            Event::JobRestarted { .. } => "job_restarted",
             Event::JobEnded { .. } => "job_ended",
             Event::ClaimMade { .. } => "claim_made",
             Event::ClaimDropped { .. } => "claim_dropped",

@@ -28,14 +28,25 @@ enum Program {
     Tide(chiptide_sim::tide::TideArgs),
     Scale(chiptide_sim::scale::ScaleArgs),
     Pack(chiptide_sim::pack::PackArgs),
+    Handover(chiptide_sim::handover::HandoverArgs),
+    Faults(chiptide_sim::faults::run::FaultsArgs),
+    #[command(hide = true)]
+    Canary(chiptide_sim::faults::canary::CanaryArgs),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().program {
+        // A workload: no runtime and no handlers of signals, whose default it relies on.
+        Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
+        program => supervise(program),
+    }
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn supervise(program: Program) -> anyhow::Result<ExitCode> {
     // Progress is told on stderr; of what the agents log, only errors would add to it.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let program = Cli::parse().program;
     chiptide_sim::machine::raise_open_files()?;
     let mut terminate = signal(SignalKind::terminate())?;
     // The arm that does not finish is dropped before the other's code runs: agents stop, an own daemon is ended.
@@ -60,6 +71,9 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::IdleCost(args) => chiptide_sim::idle_cost::run(args).await.map(|()| ExitCode::SUCCESS),
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
         Program::Pack(args) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
+        Program::Handover(args) => Box::pin(chiptide_sim::handover::run(args)).await,
+        Program::Faults(args) => Box::pin(chiptide_sim::faults::run::run(args)).await,
+        Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
         Program::Tide(args) => chiptide_sim::tide::run(&args),
         Program::Scale(args) => chiptide_sim::scale::run(&args),

@@ -182,10 +182,11 @@ mod tests {
             confirmed: false,
             deadline: None,
             ends_in: None,
+            fence: None,
             work: None,
             chips: vec![ChipOrder { chip: (*chip).to_owned(), slots: 1000, epoch: 1 }],
         };
-        OrdersView { revision: "1".into(), leases: leases.iter().map(order).collect(), vacate: Vec::new() }
+        OrdersView { revision: "1".into(), leases: leases.iter().map(order).collect(), ..OrdersView::default() }
     }
 
     fn pids(reading: &NodeReading) -> Vec<usize> {

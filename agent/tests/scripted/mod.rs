@@ -7,6 +7,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chiptide_agent::{Agent, ChipNow, NodeConfig, NodeReading};
 use chiptide_api::chip::{ChipProcess, Reading};
+use chiptide_api::logs::{LogAnswer, LogOrder};
 use chiptide_api::node::{
     ChipBody, ChipOrder, HealthBody, LeaseOrder, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView,
     VacateOrder,
@@ -29,6 +30,7 @@ const BOUND: Duration = Duration::from_secs(20);
 pub(crate) enum Heard {
     Registered(RegisterBody),
     Reported(ReportBody),
+    Brought(LogAnswer, Vec<u8>),
 }
 
 struct Script {
@@ -122,6 +124,7 @@ impl Daemon {
             .route("/v1/nodes/{node}/register", post(register))
             .route("/v1/nodes/{node}/report", post(report))
             .route("/v1/nodes/{node}/orders", get(orders))
+            .route("/v1/nodes/{node}/logs", post(logs))
             .with_state(script.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
@@ -131,7 +134,27 @@ impl Daemon {
 
     /// Gives new orders.
     pub(crate) fn give(&self, revision: &str, leases: Vec<LeaseOrder>, vacate: Vec<VacateOrder>) {
-        self.script.orders.send_replace(OrdersView { revision: revision.into(), leases, vacate });
+        self.script.orders.send_replace(OrdersView {
+            revision: revision.into(),
+            leases,
+            vacate,
+            ..OrdersView::default()
+        });
+    }
+
+    /// Gives new orders that ask for output.
+    pub(crate) fn ask_for(&self, revision: &str, leases: Vec<LeaseOrder>, wanted_logs: Vec<LogOrder>) {
+        let orders = OrdersView { revision: revision.into(), leases, wanted_logs, ..OrdersView::default() };
+        self.script.orders.send_replace(orders);
+    }
+
+    /// Waits for the answer to a wish for output.
+    pub(crate) async fn brought(&mut self) -> (LogAnswer, Vec<u8>) {
+        loop {
+            if let Heard::Brought(told, bytes) = self.next().await {
+                return (told, bytes);
+            }
+        }
     }
 
     /// The next thing the daemon hears.
@@ -190,7 +213,16 @@ async fn report(State(script): State<Arc<Script>>, Json(body): Json<ReportBody>)
     let orders = script.orders.borrow().clone();
     let newer = (body.orders_seen.as_ref() != Some(&orders.revision)).then_some(orders);
     let _ = script.heard.send(Heard::Reported(body));
-    Json(ReportView { accepted: true, orders: newer }).into_response()
+    Json(ReportView { accepted: true, renewed: false, orders: newer }).into_response()
+}
+
+async fn logs(
+    State(script): State<Arc<Script>>,
+    Query(told): Query<LogAnswer>,
+    bytes: axum::body::Bytes,
+) -> Json<serde_json::Value> {
+    let _ = script.heard.send(Heard::Brought(told, bytes.to_vec()));
+    Json(serde_json::json!({}))
 }
 
 async fn orders(
@@ -253,7 +285,16 @@ pub(crate) fn unreadable(mut now: ChipNow) -> ChipNow {
 /// A live lease on one chip.
 pub(crate) fn lease(lease: Uuid, chip: &str, epoch: u64) -> LeaseOrder {
     let chips = vec![ChipOrder { chip: chip.into(), slots: 500, epoch }];
-    LeaseOrder { lease, job: Uuid::new_v4(), confirmed: false, deadline: None, ends_in: None, chips, work: None }
+    LeaseOrder {
+        lease,
+        job: Uuid::new_v4(),
+        confirmed: false,
+        deadline: None,
+        ends_in: None,
+        fence: None,
+        chips,
+        work: None,
+    }
 }
 
 /// An order to prove a chip vacant.

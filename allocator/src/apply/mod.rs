@@ -62,6 +62,11 @@ impl Cluster {
             }
             Event::NodeHeard { node } => self.on_known(node, None),
             Event::NodeSilent { node } => self.on_known(node, Some(at)),
+            Event::NodeDeclaredOff { node, .. } => {
+                self.node_at(node).map(drop).ok_or_else(|| format!("no node {node}"))
+            }
+            Event::DatabaseReplaced { .. } => self.on_database_replaced(at),
+            Event::ChipEpochRaised { chip, epoch } => self.on_epoch_raised(chip, *epoch),
             Event::ChipHealthChanged { chip, health } => self.on_chip(chip, |chip| chip.health = health.clone()),
             Event::ChipQuarantined { chip, quarantine } => self.on_quarantine(chip, Some(quarantine)),
             Event::ChipRestored { chip } => self.on_quarantine(chip, None),
@@ -69,6 +74,10 @@ impl Cluster {
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
             Event::JobCheckpointed { job } => self.on_checkpointed(at, *job),
+            Event::WorkEnded { lease, .. } => {
+                self.leases.get(lease).map(drop).ok_or_else(|| format!("no lease {lease}"))
+            }
+            Event::JobRestarted { job, run } => self.on_restarted(*job, *run),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
             Event::ClaimMade { job, placements, victims, deadline, choice } => {
                 let (placements, victims, choice) = (placements.clone(), victims.clone(), choice.clone());

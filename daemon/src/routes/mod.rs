@@ -6,16 +6,19 @@ mod extract;
 mod health;
 mod jobs;
 mod leases;
+mod logs;
 mod nodes;
 pub mod problem;
 mod queues;
 mod registration;
 
+use crate::admission::Kind;
 use crate::app::App;
 use crate::auth::Principal;
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -64,6 +67,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(explain::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::done))
+        .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
@@ -73,8 +77,10 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::register))
+        .routes(routes!(nodes::declare_off))
         .routes(routes!(nodes::report_in))
         .routes(routes!(nodes::get_orders))
+        .routes(routes!(logs::bring))
         .routes(routes!(chips::list))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
@@ -97,6 +103,7 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), authenticate))
+        .layer(from_fn_with_state(app.clone(), admit))
         .layer(from_fn(count));
     let router = match metrics {
         Some(handle) => router.layer(axum::Extension(handle)),
@@ -118,6 +125,9 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     if matches!(path, "/healthz" | "/readyz") {
         return next.run(request).await;
     }
+    if !app.tokens.are_loaded() {
+        return not_yet(&app).into_response();
+    }
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -125,10 +135,51 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
         return Refused::unauthorized().into_response();
     };
     if !app.shared.is_ready() && path.starts_with("/v1/") {
-        return Refused::unavailable("the daemon is reading the cluster; try again in a moment").into_response();
+        return not_yet(&app).into_response();
     }
     request.extensions_mut().insert::<Principal>(principal);
-    next.run(request).await
+    let mut response = next.run(request).await;
+    if let Some(age) = app.shared.health.stale_ms() {
+        response.headers_mut().insert(STALE, HeaderValue::from(age));
+    }
+    response
+}
+
+/// How old an answer from memory may be, in milliseconds, while the database does not serve.
+const STALE: HeaderName = HeaderName::from_static("chiptide-stale-ms");
+
+/// The refusal of a daemon that has not read the cluster yet.
+fn not_yet(app: &App) -> Refused {
+    match app.shared.health.complaint() {
+        Some(known) => Refused::store_unavailable(known.trouble),
+        None => Refused::unavailable("the daemon is reading the cluster; try again in a moment"),
+    }
+}
+
+/// Lets in as many of each kind as there are places, before anything else is looked at.
+async fn admit(State(app): State<App>, route: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    request.extensions_mut().insert(extract::BodyLimit(app.body_limit));
+    let kind = Kind::of(request.method(), route, request.uri().query());
+    match app.admission.admit(kind, body_max(&request)) {
+        Ok(_place) => next.run(request).await,
+        Err(reason) => {
+            let mut response =
+                Refused::overloaded(format!("requests of kind {}: {reason}", kind.as_str())).into_response();
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(kind.retry_after_s()));
+            response
+        }
+    }
+}
+
+/// How many bytes the body may have: what it says, and where it says nothing, the most.
+fn body_max(request: &Request) -> usize {
+    request
+        .body()
+        .size_hint()
+        .upper()
+        .map_or(BODY_MAX, |bytes| usize::try_from(bytes).unwrap_or(BODY_MAX))
+        .min(BODY_MAX)
 }
 
 /// Counts answers by route.

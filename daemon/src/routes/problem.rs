@@ -1,5 +1,6 @@
 //! The one place where HTTP codes are chosen.
 
+use crate::store::trouble::Trouble;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chiptide_allocator::Refusal;
@@ -32,7 +33,7 @@ impl IntoResponse for Answer {
         if self.replayed {
             response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -94,6 +95,10 @@ impl Refused {
             Refusal::ChipElsewhere { chip, node } => {
                 let detail = format!("chip {chip} is registered on node {node}");
                 Refused::new(409, "chip_elsewhere", "A chip belongs to another node", detail).at("chips")
+            }
+            Refusal::NodeReports(node) => {
+                let detail = format!("node {node} reports to this daemon, so it is not off");
+                Refused::new(409, "node_reports", "The node reports", detail)
             }
             Refusal::StaleSession(node) => Refused::stale_session(node.as_str()),
             Refusal::NotRegistered(node) => Refused::not_registered(node.as_str()),
@@ -163,6 +168,11 @@ impl Refused {
         Refused::new(413, "body_too_large", "The body is too large", format!("at most {limit} bytes"))
     }
 
+    /// A body that was not sent in time.
+    pub fn body_too_slow(limit: std::time::Duration) -> Refused {
+        Refused::new(408, "body_too_slow", "The body was not sent in time", format!("send it within {limit:?}"))
+    }
+
     /// A body that could not be read to its end.
     pub fn unreadable_body(detail: impl Into<String>) -> Refused {
         Refused::new(400, "unreadable_body", "The body could not be read", detail)
@@ -174,9 +184,65 @@ impl Refused {
         Refused::new(415, "unsupported_media_type", "The body must be JSON", detail).at("content-type")
     }
 
-    /// The queue of commands is full.
-    pub fn overloaded() -> Refused {
-        Refused::new(503, "overloaded", "Too much at once", "the queue of commands is full; try again in a moment")
+    /// Too much at once: of this kind nothing more is taken in now.
+    pub fn overloaded(detail: impl Into<String>) -> Refused {
+        Refused::new(429, "overloaded", "Too much at once", detail)
+    }
+
+    /// The database does not serve: nothing was done.
+    pub fn store_unavailable(trouble: Trouble) -> Refused {
+        let detail = format!("the database is in trouble ({trouble}); nothing was done, try again");
+        Refused::new(503, "store_unavailable", "The database does not serve", detail)
+    }
+
+    /// The database went away between the commit and its answer: it may have been done.
+    pub fn outcome_unknown() -> Refused {
+        let detail = "it may have been done or not; ask again with the same idempotency key, which tells";
+        Refused::new(503, "outcome_unknown", "The outcome is unknown", detail)
+    }
+
+    /// The job's owner runs its work, so there is nothing to read here.
+    pub fn no_workload(id: impl std::fmt::Display) -> Refused {
+        let detail = format!("job {id} has no workload: its owner runs the work and keeps what it writes");
+        Refused::new(409, "no_workload", "The job has no workload", detail)
+    }
+
+    /// The job has had no lease yet.
+    pub fn not_started(id: impl std::fmt::Display, state: &str) -> Refused {
+        let detail = format!("job {id} is {state} and has written nothing yet");
+        Refused::new(409, "not_started", "The job has not been started", detail)
+    }
+
+    /// The job has no such replica.
+    pub fn no_such_replica(id: impl std::fmt::Display, rank: u32) -> Refused {
+        let detail = format!("job {id} has had no replica {rank} in such an attempt");
+        Refused::new(404, "no_such_replica", "No such replica", detail).at("rank")
+    }
+
+    /// The node has nothing of the replica.
+    pub fn no_output(rank: u32, node: &str) -> Refused {
+        let detail = format!(
+            "node {node:?} has nothing of replica {rank}: it has not been started, or its output has been removed"
+        );
+        Refused::new(404, "no_output", "There is no output", detail)
+    }
+
+    /// The node does not answer.
+    pub fn node_silent(node: &str) -> Refused {
+        let detail = format!("node {node:?}, which keeps the output, does not answer");
+        Refused::new(503, "node_silent", "The node does not answer", detail)
+    }
+
+    /// The node is not known any more.
+    pub fn node_gone(node: &str) -> Refused {
+        let detail = format!("node {node:?}, which kept the output, is not registered any more");
+        Refused::new(404, "no_output", "There is no output", detail)
+    }
+
+    /// Too many read output at the same time.
+    pub fn too_many_readers() -> Refused {
+        let detail = "too many read output at the same time; try again in a moment";
+        Refused::new(503, "too_many_readers", "Too many readers", detail)
     }
 
     /// The daemon cannot serve now.
@@ -208,7 +274,7 @@ impl IntoResponse for Refused {
 
 impl From<crate::store::StoreError> for Refused {
     fn from(error: crate::store::StoreError) -> Refused {
-        tracing::warn!(%error, "read the database for a request");
-        Refused::unavailable("the database does not answer")
+        tracing::debug!(%error, "read the database for a request");
+        Refused::store_unavailable(Trouble::of(&error))
     }
 }

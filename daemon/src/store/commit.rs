@@ -4,11 +4,12 @@ use super::consolidations::{self, Moves};
 use super::evictions::Eviction;
 use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
+use super::identity::{self, Identity};
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
     Result, Store, chips, claims, demand, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
-    queue_usage, reservations,
+    queue_usage, reservations, work_ends,
 };
 use chiptide_allocator::demand::Demand;
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
@@ -23,6 +24,8 @@ pub struct Commit {
     events: Vec<(Timestamp, Event)>,
     answers: Vec<Recorded>,
     policy: Option<Policy>,
+    /// Who the database is, where that is to be noted.
+    pub identity: Option<Identity>,
     nodes: Vec<(NodeIx, Node)>,
     new_chips: Vec<(ChipIx, NodeId, Chip)>,
     chips: Vec<(ChipIx, NodeId, Chip)>,
@@ -35,6 +38,7 @@ pub struct Commit {
     proven: Vec<(ChipIx, LeaseId)>,
     claims: Vec<(JobId, Option<Claim>)>,
     evictions: Vec<Eviction>,
+    work_ends: Vec<work_ends::RunEnd>,
     queues: Vec<QueuePast>,
     reservations: Vec<(Holder, Option<Reservation>)>,
     moves: Moves,
@@ -49,6 +53,7 @@ impl Commit {
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
         commit.evictions = evictions::among(after, touched, &events);
+        commit.work_ends = work_ends::among(after, touched, &events);
         commit.queues = after.queue_past(touched);
         let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());
         commit.demand = touched.demand.then(|| after.demand.clone());
@@ -106,13 +111,20 @@ impl Commit {
         self.claims = touched.claims.iter().map(|job| (*job, after.claim(*job).cloned())).collect();
     }
 
+    /// The number of its last event, if it has any: once that is in the log, the whole round is.
+    pub fn last_seq(&self) -> Option<u64> {
+        let count = self.events.len() as u64;
+        (count > 0).then(|| self.first_seq + count - 1)
+    }
+
     /// The events, to be applied to memory once they are committed.
     pub fn into_events(self) -> Vec<(Timestamp, Event)> {
         self.events
     }
 
     /// Writes the round in one transaction. On an error nothing is known to be written (a lost connection may have
-    /// committed): the caller reloads. `syncing` is called when all is written but the disk.
+    /// committed): the caller reloads. `syncing` is called when all is written but the disk, before the word to commit
+    /// is sent: without that call, the round cannot land.
     pub async fn write(&self, store: &Store, leadership: Leadership, syncing: impl FnOnce()) -> Result<()> {
         let mut tx = store.writer.begin().await?;
         match self.events.as_slice() {
@@ -130,6 +142,9 @@ impl Commit {
     }
 
     async fn write_fleet(&self, tx: &mut sqlx::PgConnection) -> Result<()> {
+        if let Some(identity) = self.identity {
+            identity::note(tx, identity).await?;
+        }
         if let Some(policy) = &self.policy {
             policies::insert(tx, policy).await?;
         }
@@ -174,6 +189,9 @@ impl Commit {
         }
         if !self.evictions.is_empty() {
             evictions::insert(tx, &self.evictions).await?;
+        }
+        if !self.work_ends.is_empty() {
+            work_ends::insert(tx, &self.work_ends).await?;
         }
         if !self.queues.is_empty() {
             queue_usage::replace(tx, &self.queues).await?;

@@ -7,7 +7,7 @@ use chiptide_api::node::{
     ChipBody, ChipReport, HealthBody, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView, VacantBody,
 };
 use chiptide_daemon::config::{Config, Flags};
-use chiptide_daemon::serve;
+use chiptide_daemon::serve::{self, Outside};
 use chiptide_daemon::store::{Store, events, load};
 use clap::Parser;
 use serde_json::json;
@@ -45,6 +45,13 @@ impl Daemon {
         Daemon::start_in(dir).await
     }
 
+    /// A daemon on a new database, with this configuration in its file.
+    pub(crate) async fn with_config(text: &str) -> Daemon {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("chiptided.toml"), text).expect("written");
+        Daemon::start_in(dir).await
+    }
+
     /// Writes another policy into the file; the next start puts it in force.
     pub(crate) fn write_policy(&self, text: &str) {
         std::fs::write(self.dir.path().join("policy.yaml"), text).expect("written");
@@ -61,7 +68,8 @@ impl Daemon {
         Daemon::on(url.await.expect("a URL"), dir).await
     }
 
-    async fn on(database_url: String, dir: tempfile::TempDir) -> Daemon {
+    /// A daemon on this database.
+    pub(crate) async fn on(database_url: String, dir: tempfile::TempDir) -> Daemon {
         let token_file = dir.path().join("admin-token");
         let url_file = dir.path().join("daemon.url");
         drop(std::fs::remove_file(&url_file));
@@ -71,9 +79,13 @@ impl Daemon {
         if policy_file.exists() {
             flags.extend(["--policy-file", policy_file.to_str().expect("UTF-8")]);
         }
+        let config_file = dir.path().join("chiptided.toml");
+        if config_file.exists() {
+            flags.extend(["--config", config_file.to_str().expect("UTF-8")]);
+        }
         let config = Config::load(&Flags::parse_from(flags)).expect("a valid configuration");
         let stop = CancellationToken::new();
-        let run = serve::run(config, dir.path().to_owned(), database_url.clone(), None, stop.clone());
+        let run = serve::run(config, dir.path().to_owned(), database_url.clone(), Outside::default(), stop.clone());
         let mut task = tokio::spawn(run);
         let base = tokio::time::timeout(SOON, async {
             loop {
@@ -173,6 +185,7 @@ pub(crate) fn registration(name: &str, chips: usize) -> RegisterBody {
         labels: Default::default(),
         driver_version: None,
         chips: (0..chips).map(|i| chip_body(&format!("{name}-gpu{i}"))).collect(),
+        seen: Vec::new(),
     }
 }
 
@@ -199,6 +212,11 @@ impl Node {
         Node { name: name.into(), session, chips, seq: 0, client: daemon.client.clone() }
     }
 
+    /// Takes up a session with a daemon that has been restarted.
+    pub(crate) fn join(&mut self, daemon: &Daemon, session: Uuid) {
+        (self.client, self.session, self.seq) = (daemon.client.clone(), session, 0);
+    }
+
     pub(crate) fn report_body(&mut self) -> ReportBody {
         self.seq += 1;
         let chip =
@@ -211,6 +229,7 @@ impl Node {
             confirmed: Vec::new(),
             vacant: Vec::new(),
             refused: Vec::new(),
+            fenced: Vec::new(),
             work: Vec::new(),
             orders_seen: None,
         }

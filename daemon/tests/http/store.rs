@@ -2,7 +2,7 @@
 
 use crate::common::{Daemon, Node, job};
 use chiptide_daemon::store::leader::{self, Leadership};
-use chiptide_daemon::store::{Store, StoreError};
+use chiptide_daemon::store::{Store, StoreError, identity};
 use serde_json::json;
 use sqlx::Connection;
 use std::time::Duration;
@@ -131,4 +131,16 @@ async fn what_older_versions_wrote_still_loads() {
     let daemon = daemon.restart().await;
     let accepted = daemon.client.create_job(&job(json!({"queue": "old", "priority_class": "standard"})), None).await;
     assert_eq!(accepted.expect("accepted").state, "pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_known_by_its_system_and_timeline() {
+    let daemon = Daemon::start().await;
+    let mut connection = sqlx::PgConnection::connect(&daemon.database_url).await.expect("connected");
+    let now = identity::read(&mut connection).await.expect("readable");
+    assert!(now.timeline >= 1 && now.system_identifier != 0, "{now:?}");
+    let promoted = identity::Identity { timeline: now.timeline + 1, ..now };
+    identity::note(&mut connection, promoted).await.expect("noted");
+    identity::note(&mut connection, now).await.expect("noted again");
+    assert_eq!(identity::noted(&mut connection).await.expect("readable"), Some(now));
 }
