@@ -2,8 +2,10 @@
 
 use crate::auth::Tokens;
 use crate::rounds::Rounds;
+use crate::routes::problem::Refused;
 use crate::shared::Shared;
-use crate::store::Store;
+use crate::store::{self, Store, StoreError};
+use sqlx::PgPool;
 use std::sync::Arc;
 
 /// What a handler is given.
@@ -17,4 +19,17 @@ pub struct App {
     pub store: Store,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
+}
+
+impl App {
+    /// Reads tables, for at most as long as a request may wait for them. Refuses at once while the database is known not
+    /// to answer; what memory holds need not come through here.
+    pub async fn tables<T>(&self, read: impl AsyncFnOnce(&PgPool) -> store::Result<T>) -> Result<T, Refused> {
+        if let Some(known) = self.shared.health.complaint().filter(|known| known.trouble.bars_reads()) {
+            return Err(Refused::store_unavailable(known.trouble));
+        }
+        let limit = self.store.limits().read;
+        let read = tokio::time::timeout(limit, read(&self.store.reader)).await;
+        Ok(read.unwrap_or(Err(StoreError::TooLate(limit)))?)
+    }
 }

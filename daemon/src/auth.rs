@@ -18,20 +18,27 @@ pub struct Principal(pub String);
 /// The tokens that open the door.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    hashes: RwLock<FxHashMap<String, Vec<u8>>>,
+    /// Absent until they have been read.
+    hashes: RwLock<Option<FxHashMap<String, Vec<u8>>>>,
 }
 
 impl Tokens {
     /// Reads every token from the database.
-    pub async fn load(store: &Store) -> Result<Tokens, StoreError> {
+    pub async fn load(&self, store: &Store) -> Result<(), StoreError> {
         let rows = tokens::load(&store.reader).await?;
-        Ok(Tokens { hashes: RwLock::new(rows.into_iter().map(|row| (row.id, row.secret_sha256)).collect()) })
+        *self.hashes.write() = Some(rows.into_iter().map(|row| (row.id, row.secret_sha256)).collect());
+        Ok(())
+    }
+
+    /// Whether they have been read: before that, nobody can be told from a stranger.
+    pub fn are_loaded(&self) -> bool {
+        self.hashes.read().is_some()
     }
 
     /// Whose token this is, if it is one.
     pub fn principal(&self, token: &str) -> Option<Principal> {
         let (id, secret) = token.strip_prefix(PREFIX)?.strip_prefix('_')?.split_once('_')?;
-        let wanted = self.hashes.read().get(id)?.clone();
+        let wanted = self.hashes.read().as_ref()?.get(id)?.clone();
         let is_it = bool::from(hash(secret).as_slice().ct_eq(&wanted));
         is_it.then(|| Principal(id.to_owned()))
     }
@@ -43,7 +50,7 @@ impl Tokens {
         if on_file.is_some_and(|token| self.principal(token.trim()).is_some()) {
             return Ok(None);
         }
-        if file.is_none() && !self.hashes.read().is_empty() {
+        if file.is_none() && self.hashes.read().as_ref().is_some_and(|known| !known.is_empty()) {
             return Ok(None);
         }
         let (id, secret) = (random_hex(6), random_hex(32));
@@ -54,7 +61,7 @@ impl Tokens {
         }
         let hashed = hash(&secret);
         tokens::insert_admin(&store.reader, &id, &hashed).await.context("store the admin token")?;
-        self.hashes.write().insert(id, hashed);
+        self.hashes.write().get_or_insert_default().insert(id, hashed);
         Ok(Some(token))
     }
 }

@@ -1,5 +1,6 @@
 //! Configuration: embedded defaults ← file ← `CHIPTIDE_*` environment ← flags. A wrong key or value names itself.
 
+use crate::store::Limits;
 use anyhow::{Context, bail};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -55,10 +56,45 @@ pub struct Config {
     pub policy_file: PathBuf,
     /// Most commands that may wait for a round.
     pub round_queue: usize,
+    /// What Postgres is given.
+    pub database: Database,
     /// What is logged, and how.
     pub log: Log,
     /// What is expected of agents.
     pub agents: Agents,
+}
+
+/// How long Postgres is given, and how many connections it gives us.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// For the commit of one round.
+    #[serde(with = "span")]
+    pub round_limit: Duration,
+    /// For what one request reads.
+    #[serde(with = "span")]
+    pub read_limit: Duration,
+    /// For a connection.
+    #[serde(with = "span")]
+    pub connect_limit: Duration,
+    /// For somebody else's lock.
+    #[serde(with = "span")]
+    pub lock_limit: Duration,
+    /// Connections for reads.
+    pub readers: u32,
+}
+
+impl Database {
+    /// The same, as the store takes it.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            round: self.round_limit,
+            read: self.read_limit,
+            connect: self.connect_limit,
+            lock: self.lock_limit,
+            readers: self.readers,
+        }
+    }
 }
 
 /// Logging.
@@ -151,6 +187,20 @@ impl Config {
         }
         if self.round_queue == 0 {
             bail!("configuration key \"round_queue\": must be at least 1");
+        }
+        let database = &self.database;
+        for (key, span) in [
+            ("round_limit", database.round_limit),
+            ("read_limit", database.read_limit),
+            ("connect_limit", database.connect_limit),
+            ("lock_limit", database.lock_limit),
+        ] {
+            if span < Duration::from_millis(100) {
+                bail!("configuration key \"database.{key}\": must be at least 100ms");
+            }
+        }
+        if database.readers == 0 {
+            bail!("configuration key \"database.readers\": must be at least 1");
         }
         Ok(())
     }

@@ -2,13 +2,15 @@
 
 use anyhow::Context;
 use chiptide_daemon::config::{Config, Flags, LogFormat};
+use chiptide_daemon::health::Health;
+use chiptide_daemon::own_postgres::OwnPostgres;
+use chiptide_daemon::serve::Outside;
 use chiptide_daemon::{serve, whole_file};
-use chiptide_postgres::Cluster;
 use clap::Parser;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -46,18 +48,19 @@ fn start() -> anyhow::Result<()> {
         return lead(&config, &data_dir, config.database_url.clone(), None);
     }
     // Postgres dies with the thread that forked it: this one, which lives as long as the process.
-    let options = chiptide_postgres::Options {
+    let own = OwnPostgres::start(chiptide_postgres::Options {
         data_dir: data_dir.join("postgres"),
         bin_dir: Some(config.postgres_bin_dir.clone()).filter(|dir| !dir.as_os_str().is_empty()),
         durable: true,
         settings: Vec::new(),
-    };
-    let mut cluster = Cluster::start(&options).context("start the private Postgres")?;
+    });
+    let mut own = own.context("start the private Postgres")?;
+    let cluster = own.cluster().context("the private Postgres is gone already")?;
     cluster.ensure_database(DATABASE).context("make the database")?;
     let url = cluster.url(DATABASE);
     whole_file::write(&data_dir.join("postgres.url"), &url, 0o644).context("write postgres.url")?;
-    let led = lead(&config, &data_dir, url, Some(&mut cluster));
-    cluster.stop().context("stop the private Postgres")?;
+    let led = lead(&config, &data_dir, url, Some(&mut own));
+    own.stop().context("stop the private Postgres")?;
     led
 }
 
@@ -82,38 +85,34 @@ fn log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lead(config: &Config, data_dir: &Path, url: String, own: Option<&mut Cluster>) -> anyhow::Result<()> {
+/// Serves on the runtime's threads, while this one keeps Postgres.
+fn lead(config: &Config, data_dir: &Path, url: String, own: Option<&mut OwnPostgres>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let metrics = serve::install_metrics();
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let stopped = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            stopped.cancel();
-        });
-        tokio::select! {
-            served = serve::run(config.clone(), data_dir.to_owned(), url, metrics, stop) => served,
-            died = death_of(own) => Err(died),
-        }
-    })
+    let (stop, health) = (CancellationToken::new(), Arc::new(Health::default()));
+    runtime.block_on(async { stop_on_signals(stop.clone()) })?;
+    let outside = Outside { metrics: serve::install_metrics(), health: health.clone() };
+    let serving = serve::run(config.clone(), data_dir.to_owned(), url, outside, stop);
+    let (ended, done) = std::sync::mpsc::channel::<()>();
+    let served = runtime.spawn(async move {
+        // Dropped at the end, also by a panic: that ends the keeping.
+        let _ended = ended;
+        serving.await
+    });
+    if let Some(own) = own {
+        own.keep(&health, &done);
+    }
+    runtime.block_on(served).context("the daemon broke")?
 }
 
-/// Waits for the private Postgres to die by itself. Without it there is nothing to lead: whoever runs the daemon starts
-/// it again, and it starts Postgres.
-async fn death_of(own: Option<&mut Cluster>) -> anyhow::Error {
-    let Some(cluster) = own else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        match cluster.try_wait() {
-            Ok(None) => {}
-            Ok(Some(how)) => return anyhow::anyhow!("the private Postgres died: {how}"),
-            Err(error) => return error.context("watch the private Postgres"),
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    }
+        stop.cancel();
+    });
+    Ok(())
 }

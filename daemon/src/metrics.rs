@@ -1,5 +1,6 @@
 //! What the daemon counts. Names are here and nowhere else; labels are bounded.
 
+use crate::store::trouble::Trouble;
 use chiptide_model::Event;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -15,6 +16,7 @@ const HTTP: &str = "chiptide_http_requests_total";
 const REPORTS_IGNORED: &str = "chiptide_reports_ignored_total";
 const JOBS: &str = "chiptide_jobs";
 const CHIPS: &str = "chiptide_chips";
+const STORE_STATE: &str = "chiptide_store_state";
 
 /// Installs the recorder. Once a process.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -30,6 +32,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(REPORTS_IGNORED, "Agent reports ignored, by reason");
     describe_gauge!(JOBS, "Live jobs, by state");
     describe_gauge!(CHIPS, "Chips, by state");
+    describe_gauge!(STORE_STATE, "1 for the state that the database is in (ok, or what is wrong), 0 for the others");
     metrics_process::Collector::default().describe();
     Ok(handle)
 }
@@ -71,6 +74,14 @@ pub fn answered(route: &str, method: &str, status: u16) {
 /// A report was ignored: it was older than one already seen.
 pub fn report_ignored() {
     counter!(REPORTS_IGNORED, "reason" => "old_seq").increment(1);
+}
+
+/// The state the database is in: well, or in this trouble.
+pub fn store_state(trouble: Option<Trouble>) {
+    gauge!(STORE_STATE, "state" => "ok").set(f64::from(trouble.is_none()));
+    for known in Trouble::ALL {
+        gauge!(STORE_STATE, "state" => known.as_str()).set(f64::from(trouble == Some(known)));
+    }
 }
 
 /// Sets the gauges that are counted on demand.

@@ -3,11 +3,12 @@
 use crate::app::App;
 use crate::auth::Tokens;
 use crate::config::Config;
+use crate::health::Health;
 use crate::leading::Seat;
 use crate::rounds::{self, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
-use crate::{metrics, policy_file, routes, whole_file};
+use crate::{metrics, opening, policy_file, routes, store_watch, whole_file};
 use anyhow::Context;
 use chiptide_allocator::Command;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -22,13 +23,22 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the process gives the daemon.
+#[derive(Debug, Default)]
+pub struct Outside {
+    /// The metrics recorder; there is one a process.
+    pub metrics: Option<PrometheusHandle>,
+    /// Where the daemon and the keeper of its own Postgres tell how they are.
+    pub health: Arc<Health>,
+}
+
 /// Runs the daemon on a database until `stop` is cancelled, then drains and returns. Writes `daemon.url` into the data
 /// directory once it serves.
 pub async fn run(
     config: Config,
     data_dir: PathBuf,
     database_url: String,
-    metrics: Option<PrometheusHandle>,
+    outside: Outside,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let policy = match config.policy_file.as_os_str().is_empty() {
@@ -38,19 +48,23 @@ pub async fn run(
     let listener = TcpListener::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
     listener.set_nonblocking(true).context("set up the listener")?;
     let base = format!("http://{}", listener.local_addr().context("read the listener's address")?);
-    let store = Store::open(&database_url).await.context("open the database")?;
-    let tokens = Arc::new(Tokens::load(&store).await.context("read the tokens")?);
+    let store = Store::at(&database_url, config.database.limits()).context("configuration key \"database_url\"")?;
+    let tokens = Arc::new(Tokens::default());
+    let shared = Arc::new(Shared::new(config.agents.clone(), outside.health));
+    let (rounds, entries) = Rounds::channel(config.round_queue, shared.health.clone());
+    let app = App { shared: shared.clone(), rounds: rounds.clone(), store: store.clone(), tokens: tokens.clone() };
+    let handle = axum_server::Handle::new();
+    let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, outside.metrics)));
+
+    tokio::select! {
+        () = opening::prepare(&store, &tokens, &shared) => {}
+        () = stop.cancelled() => return Ok(()),
+    }
     let file = Some(config.admin_token_file.as_path()).filter(|file| !file.as_os_str().is_empty());
     if let Some(token) = tokens.ensure_admin(&store, file).await? {
         announce(&token, file);
     }
-
-    let shared = Arc::new(Shared::new(config.agents.clone()));
-    let (rounds, entries) = Rounds::channel(config.round_queue);
-    let app = App { shared: shared.clone(), rounds: rounds.clone(), store: store.clone(), tokens };
-    let handle = axum_server::Handle::new();
-    let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, metrics)));
-
+    let watch = tokio::spawn(store_watch::watch(store.clone(), shared.clone(), stop.clone()));
     let seat = tokio::select! {
         taken = Seat::take(&database_url) => taken?,
         () = stop.cancelled() => return Ok(()),
@@ -76,6 +90,7 @@ pub async fn run(
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
     silence.await.context("join the silence watch")?;
+    watch.await.context("join the store's watch")?;
     drop(rounds);
     if lost.is_none() {
         led.ended().await?;
@@ -104,15 +119,26 @@ async fn serve_http(
     server.serve(router.into_make_service()).await
 }
 
+/// How often to look for silent nodes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Watches for nodes that do not report any more; and, since it is awake anyway, forgets old idempotency keys.
 async fn watch_silence(shared: Arc<Shared>, rounds: Rounds, store: Store, stop: CancellationToken) {
-    let mut forgotten = Instant::now();
+    let (mut forgotten, mut looked, mut not_before) = (Instant::now(), Instant::now(), Instant::now());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, Instant::now());
+        // Who was away itself, stopped or starved, has heard nobody: that says nothing of the nodes.
+        if looked.elapsed() > LOOK_EVERY * 4 {
+            not_before = Instant::now() + shared.agents.silent_after;
+        }
+        looked = Instant::now();
+        if looked < not_before || shared.health.unwritable().is_some() {
+            continue;
+        }
+        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, looked);
         for node in silent {
             tracing::warn!(node = %node, "the node is silent");
             rounds.tell(Command::Silent(node)).await;

@@ -1,6 +1,7 @@
 //! What the round loop writes and the handlers read: the committed cluster, telemetry, watchers, and whether we serve.
 
 use crate::config::Agents;
+use crate::health::Health;
 use crate::log_desk::LogDesk;
 use crate::telemetry::Telemetry;
 use crate::watchers::Watchers;
@@ -9,7 +10,7 @@ use chiptide_api::node::RegisterView;
 use chiptide_model::{Millis, SessionId, Timestamp};
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
@@ -32,13 +33,14 @@ pub struct Shared {
     pub explaining: tokio::sync::Semaphore,
     /// Cancelled at shutdown, so that long-polls end.
     pub stopping: CancellationToken,
-    ready: AtomicBool,
+    /// How well we can serve.
+    pub health: Arc<Health>,
     last_now: AtomicI64,
 }
 
 impl Shared {
-    /// An empty, not yet ready state.
-    pub fn new(agents: Agents) -> Shared {
+    /// An empty, not yet ready state, that tells its health there.
+    pub fn new(agents: Agents, health: Arc<Health>) -> Shared {
         Shared {
             cluster: Arc::default(),
             watchers: Watchers::default(),
@@ -47,7 +49,7 @@ impl Shared {
             agents,
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
             stopping: CancellationToken::new(),
-            ready: AtomicBool::new(false),
+            health,
             last_now: AtomicI64::new(0),
         }
     }
@@ -70,12 +72,12 @@ impl Shared {
 
     /// Whether the daemon leads and its memory is whole.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.health.is_led()
     }
 
     /// Says whether the daemon may serve.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
+        self.health.lead(ready, self.now());
     }
 
     /// The answer to a registration.

@@ -52,6 +52,15 @@ impl Telemetry {
         true
     }
 
+    /// A report whose news could not be written may come again as it was.
+    pub fn may_repeat(&self, node: &NodeId, report: &ReportBody) {
+        if let Some(latest) = self.nodes.write().get_mut(node)
+            && (latest.session, latest.seq) == (SessionId(report.session), report.seq)
+        {
+            latest.seq = report.seq.saturating_sub(1);
+        }
+    }
+
     /// Counts a registration as a sign of life.
     pub fn registered(&self, node: &NodeId, session: SessionId, at: Timestamp, heard: Instant) {
         let (readings, refused) = (FxHashMap::default(), BTreeSet::new());

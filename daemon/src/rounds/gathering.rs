@@ -51,6 +51,11 @@ impl Gathering {
         self.events.is_empty() && self.replies.is_empty()
     }
 
+    /// The callers, when nothing of it will be written.
+    pub(super) fn into_replies(self) -> Vec<Reply> {
+        self.replies
+    }
+
     /// Whether a request with this key has been decided here.
     pub(super) fn holds(&self, key: &Key) -> bool {
         self.keys.contains(&(key.principal.clone(), key.key.clone()))

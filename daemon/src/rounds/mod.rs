@@ -1,8 +1,10 @@
 //! The round loop: the only writer. Commands gather while a commit is in flight, so load makes batches, not queues.
 
 mod gathering;
+mod recovery;
 mod round_loop;
 
+use crate::health::Health;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -32,25 +34,28 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Rounds {
     entries: mpsc::Sender<Entry>,
+    health: Arc<Health>,
 }
 
 impl Rounds {
     /// A queue of at most `capacity` commands, and its other end.
-    pub fn channel(capacity: usize) -> (Rounds, mpsc::Receiver<Entry>) {
+    pub fn channel(capacity: usize, health: Arc<Health>) -> (Rounds, mpsc::Receiver<Entry>) {
         let (entries, receiver) = mpsc::channel(capacity);
-        (Rounds { entries }, receiver)
+        (Rounds { entries, health }, receiver)
     }
 
-    /// Submits a command; the answer comes after the commit. A full queue refuses at once.
+    /// Submits a command; the answer comes after the commit. A full queue refuses at once, and so do rounds that cannot
+    /// write.
     pub async fn submit(&self, command: Command, many: bool, key: Option<Key>) -> Result<Answer, Refused> {
+        if let Some(known) = self.health.unwritable() {
+            return Err(Refused::store_unavailable(known.trouble));
+        }
         let (reply, answer) = oneshot::channel();
         self.entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::overloaded(),
+            mpsc::error::TrySendError::Full(_) => Refused::overloaded("the queue of commands is full"),
             mpsc::error::TrySendError::Closed(_) => Refused::unavailable("the daemon is shutting down"),
         })?;
-        answer
-            .await
-            .map_err(|_| Refused::unavailable("the outcome is unknown; ask again with the same idempotency key"))
+        answer.await.map_err(|_| Refused::outcome_unknown())
     }
 
     /// Submits a command of the daemon's own, whose answer nobody waits for.

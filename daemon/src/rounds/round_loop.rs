@@ -6,12 +6,15 @@
 
 use super::Entry;
 use super::gathering::{Closed, Gathering, Keys};
+use super::recovery::{self, Recovered, Unsettled};
+use crate::health::Witness;
 use crate::metrics;
 use crate::policy_file;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::idempotency_keys::{self, Key, Recorded};
-use crate::store::leader::{Leadership, guard};
+use crate::store::leader::Leadership;
+use crate::store::trouble::Trouble;
 use crate::store::{Store, StoreError, load};
 use anyhow::Context;
 use chiptide_allocator::{Cluster, Command};
@@ -25,8 +28,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Most commands of one round. A larger batch gains nothing and holds the answers of the first for longer.
 const BATCH_MAX: usize = 512;
 
-type Committing = Pin<Box<dyn Future<Output = (Box<Closed>, Result<(), StoreError>)> + Send>>;
-type Looking = Pin<Box<dyn Future<Output = (Vec<Entry>, Result<Vec<Recorded>, StoreError>)> + Send>>;
+type Committing = Pin<Box<dyn Future<Output = (Box<Closed>, Result<(), Failed>)> + Send>>;
+type Looking = Pin<Box<dyn Future<Output = Result<Vec<Recorded>, StoreError>> + Send>>;
+
+/// A commit that did not come back well.
+struct Failed {
+    error: StoreError,
+    /// Whether the word to commit had been sent: then the round may have landed.
+    was_sent: bool,
+}
 
 /// The loop's state.
 pub(super) struct RoundLoop {
@@ -44,15 +54,16 @@ pub(super) struct RoundLoop {
     /// batches would be small, and a batch costs as much as several commands.
     syncing: Arc<Notify>,
     takes_in: bool,
-    /// A batch whose idempotency keys are being looked up.
+    /// A batch, and the look-up of its idempotency keys.
     looking: Option<Looking>,
+    looked_for: Vec<Entry>,
     /// Commands that repeat a key of a round not committed yet: they are answered after it.
     held_back: VecDeque<Entry>,
 }
 
 enum Woken {
-    Committed(Box<Closed>, Result<(), StoreError>),
-    Looked(Vec<Entry>, Result<Vec<Recorded>, StoreError>),
+    Committed(Box<Closed>, Result<(), Failed>),
+    Looked(Result<Vec<Recorded>, StoreError>),
     Came(Option<Box<Entry>>),
     Syncing,
     Due,
@@ -81,6 +92,7 @@ impl RoundLoop {
             syncing: Arc::default(),
             takes_in: true,
             looking: None,
+            looked_for: Vec::new(),
             held_back: VecDeque::new(),
         };
         let policy = match policy {
@@ -108,11 +120,15 @@ impl RoundLoop {
                 self.start_commit();
             }
             self.try_held_back();
+            let mut unsettled = None;
             let stepped = match self.wake(open).await {
                 Woken::Committed(closed, Ok(())) => self.on_committed(*closed),
-                Woken::Committed(_, Err(error)) => Err(error),
-                Woken::Looked(batch, Ok(known)) => self.on_looked(batch, &known),
-                Woken::Looked(_, Err(error)) => Err(error),
+                Woken::Committed(closed, Err(failed)) => {
+                    unsettled = failed.open(*closed);
+                    Err(failed.error)
+                }
+                Woken::Looked(Ok(known)) => self.on_looked(&known),
+                Woken::Looked(Err(error)) => Err(error),
                 Woken::Came(Some(entry)) => self.on_entry(*entry),
                 Woken::Came(None) => {
                     open = false;
@@ -127,7 +143,7 @@ impl RoundLoop {
             match stepped {
                 Ok(()) => {}
                 Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
-                Err(error) => self.recover(error).await?,
+                Err(error) => open = open && self.recover(error, unsettled).await?,
             }
         }
         Ok(())
@@ -148,9 +164,9 @@ impl RoundLoop {
                 self.committing = None;
                 Woken::Committed(closed, result)
             }
-            (batch, known) = pending_or(&mut self.looking) => {
+            known = pending_or(&mut self.looking) => {
                 self.looking = None;
-                Woken::Looked(batch, known)
+                Woken::Looked(known)
             }
             () = self.syncing.notified(), if self.committing.is_some() => Woken::Syncing,
             entry = self.entries.recv(), if room => Woken::Came(entry.map(Box::new)),
@@ -190,16 +206,18 @@ impl RoundLoop {
         }
         let keys: Vec<Key> = batch.iter().filter_map(|entry| entry.key.clone()).collect();
         let store = self.store.clone();
+        self.looked_for = batch;
         self.looking = Some(Box::pin(async move {
-            let started = Instant::now();
-            let known = idempotency_keys::find(&store.keys, &keys).await;
+            let (started, limit) = (Instant::now(), store.limits().round);
+            let known = tokio::time::timeout(limit, idempotency_keys::find(&store.keys, &keys)).await;
             metrics::round_phase("replay", started.elapsed());
-            (batch, known)
+            known.unwrap_or(Err(StoreError::TooLate(limit)))
         }));
     }
 
     /// Answers what was answered before, holds back what repeats a key of this very batch, decides the rest.
-    fn on_looked(&mut self, batch: Vec<Entry>, known: &[Recorded]) -> Result<(), StoreError> {
+    fn on_looked(&mut self, known: &[Recorded]) -> Result<(), StoreError> {
+        let batch = std::mem::take(&mut self.looked_for);
         let mut fresh: Vec<Entry> = Vec::with_capacity(batch.len());
         let mut met = Keys::new();
         for entry in batch {
@@ -248,10 +266,16 @@ impl RoundLoop {
         self.syncing = syncing.clone();
         let (store, leadership) = (self.store.clone(), self.leadership);
         self.committing = Some(Box::pin(async move {
-            let started = Instant::now();
-            let result = closed.commit.write(&store, leadership, || syncing.notify_one()).await;
+            let (started, limit, mut was_sent) = (Instant::now(), store.limits().round, false);
+            let on_sent = || {
+                was_sent = true;
+                syncing.notify_one();
+            };
+            // Statements have limits of their own in Postgres; one that does not answer at all knows none.
+            let written = tokio::time::timeout(limit, closed.commit.write(&store, leadership, on_sent)).await;
+            let written = written.unwrap_or(Err(StoreError::TooLate(limit)));
             metrics::round_phase("commit", started.elapsed());
-            (Box::new(closed), result)
+            (Box::new(closed), written.map_err(|error| Failed { error, was_sent }))
         }));
     }
 
@@ -281,39 +305,44 @@ impl RoundLoop {
         Ok(())
     }
 
-    /// A failed commit may or may not have landed: drops everything decided and reads the cluster anew, for as long as
-    /// it takes. Callers find their reply dropped and are told that the outcome is unknown.
-    async fn recover(&mut self, error: StoreError) -> anyhow::Result<()> {
+    /// Drops everything decided and not committed, and reads the cluster anew, for as long as it takes. False when the
+    /// daemon stops meanwhile.
+    async fn recover(&mut self, error: StoreError, unsettled: Option<Unsettled>) -> anyhow::Result<bool> {
         metrics::round_failed();
-        tracing::error!(%error, "commit round; reading the cluster anew");
-        self.shared.set_ready(false);
-        self.gathering = Gathering::default();
+        let trouble = Trouble::of(&error);
+        tracing::error!(%error, reason = trouble.as_str(), "a round did not go through; reading the cluster anew");
+        self.shared.health.trouble(Witness::Rounds, trouble, &error.to_string(), self.shared.now());
+        recovery::refuse_all(std::mem::take(&mut self.gathering).into_replies(), trouble);
+        let waiting = std::mem::take(&mut self.looked_for).into_iter().chain(self.held_back.drain(..));
+        waiting.for_each(|entry| recovery::refuse(entry, &self.shared));
         (self.committing, self.looking, self.takes_in) = (None, None, true);
         self.committing_keys.clear();
-        self.held_back.clear();
-        let mut pause = Duration::from_millis(100);
-        loop {
-            match self.reload().await {
-                Ok(()) => break,
-                Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
-                Err(error) => tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "read the cluster anew"),
+        let (shared, leadership) = (self.shared.clone(), self.leadership);
+        let read = recovery::recover(&shared, &mut self.store, leadership, &mut self.entries, trouble, unsettled);
+        match read.await {
+            Ok(Recovered::Read(cluster)) => {
+                self.draft = (*cluster).clone();
+                *self.shared.cluster_arc().write() = *cluster;
+                self.shared.watchers.wake_all();
+                self.shared.health.well(Witness::Rounds, self.shared.now());
+                Ok(true)
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            Ok(Recovered::Closed) => Ok(false),
+            Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
+            Err(error) => Err(error).context("read the cluster anew"),
         }
-        self.shared.set_ready(true);
-        Ok(())
     }
+}
 
-    async fn reload(&mut self) -> Result<(), StoreError> {
-        let mut connection = self.store.writer.acquire().await?;
-        guard(&mut connection, self.leadership).await?;
-        drop(connection);
-        let cluster = load::load(&self.store).await?;
-        self.draft = cluster.clone();
-        *self.shared.cluster_arc().write() = cluster;
-        self.shared.watchers.wake_all();
-        Ok(())
+impl Failed {
+    /// What is open after this failure: the answers of a round that may have landed. Those of one that cannot have are told
+    /// so.
+    fn open(&self, closed: Closed) -> Option<Unsettled> {
+        if !self.was_sent {
+            recovery::refuse_all(closed.replies, Trouble::of(&self.error));
+            return None;
+        }
+        Some(Unsettled { last_seq: closed.commit.last_seq(), replies: closed.replies })
     }
 }
 

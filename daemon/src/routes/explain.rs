@@ -21,13 +21,14 @@ const TURN: Duration = Duration::from_secs(5);
 #[utoipa::path(get, path = "/v1/jobs/{id}/explain", tag = "jobs", operation_id = "explainJob",
     params(("id" = Uuid, Path, description = "The job.")),
     responses((status = 200, description = "The explanation.", body = ExplainView),
-        (status = 503, description = "Too many explanations at once; try again.", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many explanations at once; try again.", body = Problem, content_type = "application/problem+json"),
         (status = "4XX", description = "No such job.", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(State(app): State<App>, Id(id): Id<JobId>) -> Result<Json<ExplainView>, Refused> {
-    let told = evictions::of_job(&app.store.reader, id).await?;
+    let told = app.tables(async |tables| evictions::of_job(tables, id).await).await?;
     if app.shared.cluster().job(id).is_some() {
         let turn = tokio::time::timeout(TURN, app.shared.explaining.acquire()).await;
-        let _turn = turn.ok().and_then(Result::ok).ok_or_else(Refused::overloaded)?;
+        let _turn =
+            turn.ok().and_then(Result::ok).ok_or_else(|| Refused::overloaded("too many explanations at once"))?;
         let (shared, now) = (app.shared.clone(), app.shared.now());
         let explaining = tokio::task::spawn_blocking(move || {
             let cluster = shared.cluster();
@@ -44,7 +45,7 @@ pub(super) async fn get(State(app): State<App>, Id(id): Id<JobId>) -> Result<Jso
 
 /// A job that is over, perhaps since a moment ago.
 async fn over(app: &App, id: JobId) -> Result<Json<ExplainView>, Refused> {
-    let job = jobs::get(&app.store.reader, id).await?.ok_or_else(|| Refused::no_such_job(id))?;
-    let told = evictions::of_job(&app.store.reader, id).await?;
+    let job = app.tables(async |tables| jobs::get(tables, id).await).await?.ok_or_else(|| Refused::no_such_job(id))?;
+    let told = app.tables(async |tables| evictions::of_job(tables, id).await).await?;
     Ok(Json(render::explanation(&job, None, None, &told)))
 }

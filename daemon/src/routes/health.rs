@@ -5,6 +5,8 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use chiptide_api::time::to_utc;
+use chrono::{DateTime, Utc};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,25 +18,36 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Whether the daemon serves.
+/// Whether the daemon serves, and what is wrong if it does not.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReadyView {
-    /// It leads, its memory is whole, and the database answers.
-    ready: bool,
-    /// It leads and its memory is whole.
-    leading: bool,
-    /// The database answers.
-    database: bool,
+    /// `ready`; `starting`: nothing is answered yet; `stale`: reads are answered from memory, writes are refused.
+    status: &'static str,
+    /// `ok`, `starting`, or what is wrong with the database: `unreachable`, `too_many_connections`, `disk_full`,
+    /// `out_of_resources`, `slow`, `read_only`, `access_denied`, `no_database`, `too_old`, `schema_newer`, `schema_altered`,
+    /// `migration_failed`, `conflict`, `inconsistent`, `refused`.
+    reason: &'static str,
+    /// The same for people.
+    detail: String,
+    /// Since when it has been so.
+    since: DateTime<Utc>,
+    /// How old an answer from memory may be, milliseconds; absent while memory is current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_ms: Option<u64>,
+    /// What an admin should know of the database although it serves.
+    warnings: Vec<String>,
 }
 
-/// Whether the daemon serves. Needs no token.
+/// Whether the daemon serves. Needs no token, and asks nothing of the database.
 #[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "ready", security(()),
-    responses((status = 200, description = "It serves.", body = ReadyView), (status = 503, description = "It does not serve yet, or not now.", body = ReadyView)))]
+    responses((status = 200, description = "It serves.", body = ReadyView), (status = 503, description = "It does not serve yet, or not all.", body = ReadyView)))]
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<ReadyView>) {
-    let (leading, database) = (app.shared.is_ready(), app.store.answers().await);
-    let ready = leading && database;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(ReadyView { ready, leading, database }))
+    let (health, stale_ms) = (app.shared.health.report(), app.shared.health.stale_ms());
+    let status = if health.status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let (since, warnings) = (to_utc(health.since), health.warnings);
+    let view =
+        ReadyView { status: health.status, reason: health.reason, detail: health.detail, since, stale_ms, warnings };
+    (status, Json(view))
 }
 
 /// What is running.

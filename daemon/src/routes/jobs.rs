@@ -105,7 +105,7 @@ async fn find(app: &App, id: JobId) -> Result<JobView, Refused> {
             return Ok(render::job(&mut Explainer::of(&cluster), job));
         }
     }
-    let job = jobs::get(&app.store.reader, id).await?.ok_or_else(|| Refused::no_such_job(id))?;
+    let job = app.tables(async |tables| jobs::get(tables, id).await).await?.ok_or_else(|| Refused::no_such_job(id))?;
     let cluster = app.shared.cluster();
     // It may have come to life between the two looks; memory is then newer.
     Ok(render::job(&mut Explainer::of(&cluster), cluster.job(id).unwrap_or(&job)))
@@ -143,7 +143,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page<JobView>>, Refused> {
     let limit = limit_of(params.limit)?;
     let filter = filter(params, limit)?;
-    let mut found = jobs::list(&app.store.reader, &filter).await?;
+    let mut found = app.tables(async |tables| jobs::list(tables, &filter).await).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|job| job.place.to_string());
@@ -224,7 +224,7 @@ async fn told_apart(app: &App, id: JobId, answer: Answer) -> Result<Answer, Refu
     if answer.status != 404 {
         return Ok(answer);
     }
-    match jobs::get(&app.store.reader, id).await? {
+    match app.tables(async |tables| jobs::get(tables, id).await).await? {
         Some(job) => Err(Refused::job_over(id, job.state.as_str())),
         None => Ok(answer),
     }

@@ -26,7 +26,8 @@ pub(super) async fn get(State(app): State<App>, Id(id): Id<LeaseId>) -> Result<J
     if let Some(lease) = app.shared.cluster().lease(id) {
         return Ok(Json(LeaseView::of(lease)));
     }
-    let lease = leases::get(&app.store.reader, id).await?.ok_or_else(|| Refused::no_such_lease(id))?;
+    let lease =
+        app.tables(async |tables| leases::get(tables, id).await).await?.ok_or_else(|| Refused::no_such_lease(id))?;
     Ok(Json(LeaseView::of(&lease)))
 }
 
@@ -60,7 +61,7 @@ pub(super) async fn list(
     }
     let before = params.cursor.as_deref().map(cursor).transpose()?;
     let filter = LeaseFilter { states, job: params.job, before, limit: limit as i64 + 1 };
-    let mut found = leases::list(&app.store.reader, &filter).await?;
+    let mut found = app.tables(async |tables| leases::list(tables, &filter).await).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|lease| format!("{}.{}", lease.granted_at.0, lease.id));
@@ -131,7 +132,7 @@ async fn told_apart(app: &App, id: LeaseId, answer: Answer) -> Result<Answer, Re
     if answer.status != 404 {
         return Ok(answer);
     }
-    match leases::get(&app.store.reader, id).await? {
+    match app.tables(async |tables| leases::get(tables, id).await).await? {
         Some(_) => Err(Refused::lease_over(id)),
         None => Ok(answer),
     }

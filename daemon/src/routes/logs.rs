@@ -140,7 +140,9 @@ async fn find(app: &App, id: JobId, params: &LogParams) -> Result<Result<(Uuid, 
     let live = app.shared.cluster().job(id).cloned();
     let job: Job = match live {
         Some(job) => job,
-        None => jobs::get(&app.store.reader, id).await?.ok_or_else(|| Refused::no_such_job(id))?,
+        None => {
+            app.tables(async |tables| jobs::get(tables, id).await).await?.ok_or_else(|| Refused::no_such_job(id))?
+        }
     };
     if job.spec.workload.is_none() {
         return Err(Refused::no_workload(id));
@@ -160,7 +162,7 @@ async fn find(app: &App, id: JobId, params: &LogParams) -> Result<Result<(Uuid, 
     }
     let states = ["active", "revoking", "ended"].map(str::to_owned).to_vec();
     let filter = LeaseFilter { states, job: Some(id.0), before: None, limit: LEASES_MAX };
-    let known = leases::list(&app.store.reader, &filter).await?;
+    let known = app.tables(async |tables| leases::list(tables, &filter).await).await?;
     match known.iter().filter(|lease| of_attempt(lease)).find_map(on) {
         Some(found) => Ok(Ok(found)),
         None if job.attempt < params.attempt.unwrap_or(1) && job.spec.replicas > params.rank => {

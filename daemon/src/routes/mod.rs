@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::auth::Principal;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -121,6 +121,9 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     if matches!(path, "/healthz" | "/readyz") {
         return next.run(request).await;
     }
+    if !app.tokens.are_loaded() {
+        return not_yet(&app).into_response();
+    }
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -128,10 +131,25 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
         return Refused::unauthorized().into_response();
     };
     if !app.shared.is_ready() && path.starts_with("/v1/") {
-        return Refused::unavailable("the daemon is reading the cluster; try again in a moment").into_response();
+        return not_yet(&app).into_response();
     }
     request.extensions_mut().insert::<Principal>(principal);
-    next.run(request).await
+    let mut response = next.run(request).await;
+    if let Some(age) = app.shared.health.stale_ms() {
+        response.headers_mut().insert(STALE, HeaderValue::from(age));
+    }
+    response
+}
+
+/// How old an answer from memory may be, in milliseconds, while the database does not serve.
+const STALE: HeaderName = HeaderName::from_static("chiptide-stale-ms");
+
+/// The refusal of a daemon that has not read the cluster yet.
+fn not_yet(app: &App) -> Refused {
+    match app.shared.health.complaint() {
+        Some(known) => Refused::store_unavailable(known.trouble),
+        None => Refused::unavailable("the daemon is reading the cluster; try again in a moment"),
+    }
 }
 
 /// Counts answers by route.

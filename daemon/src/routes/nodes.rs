@@ -70,7 +70,11 @@ pub(super) async fn report_in(
         (None, None) => None,
     };
     if let Some(command) = command {
-        let answer = app.rounds.submit(command, false, key).await?;
+        let answer = app.rounds.submit(command, false, key).await;
+        if answer.as_ref().map_or(true, |answer| answer.status >= 500) {
+            app.shared.telemetry.may_repeat(&node, &report);
+        }
+        let answer = answer?;
         if answer.status != 200 {
             return Ok(answer);
         }

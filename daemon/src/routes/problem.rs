@@ -1,5 +1,6 @@
 //! The one place where HTTP codes are chosen.
 
+use crate::store::trouble::Trouble;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chiptide_allocator::Refusal;
@@ -32,7 +33,7 @@ impl IntoResponse for Answer {
         if self.replayed {
             response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -174,6 +175,23 @@ impl Refused {
         Refused::new(415, "unsupported_media_type", "The body must be JSON", detail).at("content-type")
     }
 
+    /// Too much at once: of this kind nothing more is taken in now.
+    pub fn overloaded(detail: impl Into<String>) -> Refused {
+        Refused::new(429, "overloaded", "Too much at once", detail)
+    }
+
+    /// The database does not serve: nothing was done.
+    pub fn store_unavailable(trouble: Trouble) -> Refused {
+        let detail = format!("the database is in trouble ({trouble}); nothing was done, try again");
+        Refused::new(503, "store_unavailable", "The database does not serve", detail)
+    }
+
+    /// The database went away between the commit and its answer: it may have been done.
+    pub fn outcome_unknown() -> Refused {
+        let detail = "it may have been done or not; ask again with the same idempotency key, which tells";
+        Refused::new(503, "outcome_unknown", "The outcome is unknown", detail)
+    }
+
     /// The job's owner runs its work, so there is nothing to read here.
     pub fn no_workload(id: impl std::fmt::Display) -> Refused {
         let detail = format!("job {id} has no workload: its owner runs the work and keeps what it writes");
@@ -218,11 +236,6 @@ impl Refused {
         Refused::new(503, "too_many_readers", "Too many readers", detail)
     }
 
-    /// The queue of commands is full.
-    pub fn overloaded() -> Refused {
-        Refused::new(503, "overloaded", "Too much at once", "the queue of commands is full; try again in a moment")
-    }
-
     /// The daemon cannot serve now.
     pub fn unavailable(detail: impl Into<String>) -> Refused {
         Refused::new(503, "unavailable", "The daemon cannot serve this now", detail)
@@ -252,7 +265,7 @@ impl IntoResponse for Refused {
 
 impl From<crate::store::StoreError> for Refused {
     fn from(error: crate::store::StoreError) -> Refused {
-        tracing::warn!(%error, "read the database for a request");
-        Refused::unavailable("the database does not answer")
+        tracing::debug!(%error, "read the database for a request");
+        Refused::store_unavailable(Trouble::of(&error))
     }
 }

@@ -106,13 +106,20 @@ impl Commit {
         self.claims = touched.claims.iter().map(|job| (*job, after.claim(*job).cloned())).collect();
     }
 
+    /// The number of its last event, if it has any: once that is in the log, the whole round is.
+    pub fn last_seq(&self) -> Option<u64> {
+        let count = self.events.len() as u64;
+        (count > 0).then(|| self.first_seq + count - 1)
+    }
+
     /// The events, to be applied to memory once they are committed.
     pub fn into_events(self) -> Vec<(Timestamp, Event)> {
         self.events
     }
 
     /// Writes the round in one transaction. On an error nothing is known to be written (a lost connection may have
-    /// committed): the caller reloads. `syncing` is called when all is written but the disk.
+    /// committed): the caller reloads. `syncing` is called when all is written but the disk, before the word to commit
+    /// is sent: without that call, the round cannot land.
     pub async fn write(&self, store: &Store, leadership: Leadership, syncing: impl FnOnce()) -> Result<()> {
         let mut tx = store.writer.begin().await?;
         match self.events.as_slice() {

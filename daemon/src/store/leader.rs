@@ -65,6 +65,17 @@ pub async fn guard(connection: &mut PgConnection, leadership: Leadership) -> Res
     mine.fetch_optional(connection).await?.map(drop).ok_or(StoreError::Deposed)
 }
 
+/// Waits until no write transaction of this leadership is under way any more, one that its caller has given up included.
+/// A round locks the leader's row with its first write and keeps that until it has ended.
+pub async fn settle(connection: &mut PgConnection, leadership: Leadership) -> Result<()> {
+    let mine = sqlx::query_scalar!(
+        "select 1 as \"one!\" from leader where instance = $1 and epoch = $2 for update",
+        leadership.instance,
+        signed(leadership.epoch)
+    );
+    mine.fetch_optional(connection).await?.map(drop).ok_or(StoreError::Deposed)
+}
+
 /// Tries to take the session lock that a living leader holds: got, it proves that no other daemon is connected. It is a
 /// shortcut for a quick restart and never the proof of leadership.
 pub async fn try_alone(connection: &mut PgConnection) -> Result<bool> {

@@ -5,10 +5,16 @@ use super::{
     queue_usage, reservations, unsigned,
 };
 use chiptide_allocator::{Cluster, Snapshot};
+use sqlx::{Connection, PgConnection};
 
-/// Reads the live cluster, in one repeatable-read transaction.
+/// Reads the live cluster.
 pub async fn load(store: &Store) -> Result<Cluster> {
-    let mut tx = store.reader.begin().await?;
+    load_over(&mut *store.reader.acquire().await?).await
+}
+
+/// Reads the live cluster over a connection, in one repeatable-read transaction.
+pub async fn load_over(connection: &mut PgConnection) -> Result<Cluster> {
+    let mut tx = connection.begin().await?;
     sqlx::query!("set transaction isolation level repeatable read").execute(&mut *tx).await?;
     let took_over = sqlx::query_scalar!(
         "select (body->>'epoch')::bigint as \"epoch!\" from events where kind = 'leader_took_over' order by seq desc limit 1"

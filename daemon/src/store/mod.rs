@@ -10,6 +10,7 @@ pub mod claims;
 pub mod commit;
 pub mod consolidations;
 pub mod demand;
+pub mod durability;
 pub mod events;
 pub mod evictions;
 pub mod holds;
@@ -28,8 +29,8 @@ pub mod trouble;
 
 use chiptide_model::Timestamp;
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -55,6 +56,30 @@ pub struct Store {
     pub keys: PgPool,
     /// For lists, lookups and everything that can wait.
     pub reader: PgPool,
+    options: PgConnectOptions,
+    limits: Limits,
+}
+
+/// How long Postgres is given, and how many connections it gives us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// For the commit of one round. After that its outcome is unknown, and the cluster is read anew.
+    pub round: Duration,
+    /// For what one request reads.
+    pub read: Duration,
+    /// For a connection.
+    pub connect: Duration,
+    /// For somebody else's lock.
+    pub lock: Duration,
+    /// Connections for reads.
+    pub readers: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let seconds = Duration::from_secs;
+        Limits { round: seconds(5), read: seconds(5), connect: seconds(3), lock: seconds(2), readers: 10 }
+    }
 }
 
 /// What can go wrong in the store.
@@ -86,6 +111,9 @@ pub enum StoreError {
     /// Postgres did not answer within the time we give it.
     #[error("no answer from Postgres within {0:?}")]
     TooLate(Duration),
+    /// It takes no writes.
+    #[error("the database is read-only: a replica, or a primary that was demoted or set so")]
+    ReadOnly,
     /// A version of Postgres that lacks what we need.
     #[error("Postgres {0} is too old: 15 or newer is needed")]
     TooOld(i32),
@@ -98,34 +126,63 @@ pub enum StoreError {
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 impl Store {
+    /// A store that connects when it is first used. Refuses a URL that cannot be read.
+    pub fn at(url: &str, limits: Limits) -> Result<Store> {
+        let millis = |span: Duration| span.as_millis().to_string();
+        let options = PgConnectOptions::from_str(url)?.application_name("chiptided").options([
+            ("statement_timeout", "30s".to_owned()),
+            ("idle_in_transaction_session_timeout", "10s".to_owned()),
+            ("lock_timeout", millis(limits.lock)),
+        ]);
+        let reader = PgPoolOptions::new().max_connections(limits.readers).acquire_timeout(limits.connect);
+        let reader = reader.connect_lazy_with(options.clone());
+        let (writer, keys) = (one(&options, limits), one(&options, limits));
+        Ok(Store { writer, keys, reader, options, limits })
+    }
+
     /// Connects and brings the schema up to date (under sqlx's own lock, so that two daemons may start at once).
     pub async fn open(url: &str) -> Result<Store> {
-        let options = PgConnectOptions::from_str(url)?.application_name("chiptided").options([
-            ("statement_timeout", "30s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("lock_timeout", "10s"),
-        ]);
-        let one = || {
-            PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).test_before_acquire(false)
-        };
-        let writer = one().connect_lazy_with(options.clone().options(WRITER_PLANS));
-        let keys = one().connect_lazy_with(options.clone().options(WRITER_PLANS));
-        let reader =
-            PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options);
-        let version: i32 = sqlx::query_scalar!("select current_setting('server_version_num')::int as \"n!\"")
-            .fetch_one(&reader)
-            .await?;
+        let store = Store::at(url, Limits::default())?;
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    /// Brings the schema up to date. May be repeated.
+    pub async fn prepare(&self) -> Result<()> {
+        let mut connection = self.connect().await?;
+        let version = sqlx::query_scalar!("select current_setting('server_version_num')::int as \"n!\"");
+        let version = version.fetch_one(&mut connection).await?;
         if version < 150_000 {
             return Err(StoreError::TooOld(version / 10_000));
         }
-        warn_of_lost_commits(&reader).await?;
-        MIGRATIONS.run(&reader).await.map_err(|error| StoreError::Postgres(error.into()))?;
-        Ok(Store { writer, keys, reader })
+        is_writable(&mut connection).await?;
+        connection.close().await?;
+        // A migration may have much to do.
+        let unhurried = one(&self.options.clone().options([("statement_timeout", "0")]), self.limits);
+        let migrated = MIGRATIONS.run(&unhurried).await.map_err(|error| StoreError::Postgres(error.into()));
+        unhurried.close().await;
+        migrated
     }
 
-    /// Whether the database answers.
-    pub async fn answers(&self) -> bool {
-        sqlx::query_scalar!("select 1 as \"one!\"").fetch_one(&self.reader).await.is_ok()
+    /// A connection outside the pools. Unlike theirs, its failure says what is wrong: a pool hides it behind a time-out.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        let connecting = PgConnection::connect_with(&self.options);
+        match tokio::time::timeout(self.limits.connect, connecting).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => Err(StoreError::TooLate(self.limits.connect)),
+        }
+    }
+
+    /// How long Postgres is given.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The same store with new connections for rounds: after a commit that was given up, the old one may still be waiting
+    /// for its answer, and nothing else can be asked on it.
+    pub fn with_new_writer(&self) -> Store {
+        let (writer, keys) = (one(&self.options, self.limits), one(&self.options, self.limits));
+        Store { writer, keys, ..self.clone() }
     }
 
     /// Closes both pools.
@@ -134,16 +191,28 @@ impl Store {
     }
 }
 
-/// With these off, Postgres acknowledges what a crash can undo, and so would we.
-async fn warn_of_lost_commits(pool: &PgPool) -> Result<()> {
-    let settings = sqlx::query!(
-        "select current_setting('fsync') as \"fsync!\", current_setting('synchronous_commit') as \"synchronous_commit!\""
-    );
-    let settings = settings.fetch_one(pool).await?;
-    if settings.fsync != "on" || settings.synchronous_commit == "off" {
-        let (fsync, synchronous_commit) = (settings.fsync, settings.synchronous_commit);
-        tracing::warn!(fsync, synchronous_commit, "a crash of this Postgres can lose what has been acknowledged");
+/// A pool of one connection, for rounds.
+fn one(options: &PgConnectOptions, limits: Limits) -> PgPool {
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limits.connect).test_before_acquire(false);
+    pool.connect_lazy_with(options.clone().options(WRITER_PLANS))
+}
+
+/// Whether Postgres answers and takes writes: a replica, or a primary that was set read-only, does not.
+pub async fn is_writable(connection: &mut PgConnection) -> Result<()> {
+    let read_only = sqlx::query_scalar!("select current_setting('transaction_read_only') as \"on!\"");
+    match read_only.fetch_one(connection).await?.as_str() {
+        "off" => Ok(()),
+        _ => Err(StoreError::ReadOnly),
     }
+}
+
+/// Whether Postgres can put a megabyte on its disk.
+pub async fn has_room(connection: &mut PgConnection) -> Result<()> {
+    let mut tx = connection.begin().await?;
+    let fill = "create temporary table chiptide_room on commit drop as
+        select repeat(md5(i::text), 32) as filling from generate_series(1, 1024) i";
+    sqlx::raw_sql(fill).execute(&mut *tx).await?;
+    tx.rollback().await?;
     Ok(())
 }
 

@@ -85,6 +85,11 @@ impl Trouble {
         }
     }
 
+    /// Whether there is no point in asking for rows either.
+    pub fn bars_reads(self) -> bool {
+        matches!(self, Trouble::Unreachable | Trouble::Starting | Trouble::AccessDenied | Trouble::NoDatabase)
+    }
+
     /// What a failed store call says about the database. Losing the lead is no trouble of the database's; it counts as
     /// refused where a word is needed.
     pub fn of(error: &StoreError) -> Trouble {
@@ -92,6 +97,7 @@ impl Trouble {
             StoreError::Deposed => Trouble::Refused,
             StoreError::Rows { .. } | StoreError::Unreadable { .. } => Trouble::Inconsistent,
             StoreError::TooLate(_) => Trouble::Slow,
+            StoreError::ReadOnly => Trouble::ReadOnly,
             StoreError::TooOld(_) => Trouble::TooOld,
             StoreError::Postgres(error) => of_sqlx(error),
         }

@@ -7,7 +7,7 @@ use chiptide_api::node::{
     ChipBody, ChipReport, HealthBody, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView, VacantBody,
 };
 use chiptide_daemon::config::{Config, Flags};
-use chiptide_daemon::serve;
+use chiptide_daemon::serve::{self, Outside};
 use chiptide_daemon::store::{Store, events, load};
 use clap::Parser;
 use serde_json::json;
@@ -61,7 +61,8 @@ impl Daemon {
         Daemon::on(url.await.expect("a URL"), dir).await
     }
 
-    async fn on(database_url: String, dir: tempfile::TempDir) -> Daemon {
+    /// A daemon on this database.
+    pub(crate) async fn on(database_url: String, dir: tempfile::TempDir) -> Daemon {
         let token_file = dir.path().join("admin-token");
         let url_file = dir.path().join("daemon.url");
         drop(std::fs::remove_file(&url_file));
@@ -73,7 +74,7 @@ impl Daemon {
         }
         let config = Config::load(&Flags::parse_from(flags)).expect("a valid configuration");
         let stop = CancellationToken::new();
-        let run = serve::run(config, dir.path().to_owned(), database_url.clone(), None, stop.clone());
+        let run = serve::run(config, dir.path().to_owned(), database_url.clone(), Outside::default(), stop.clone());
         let mut task = tokio::spawn(run);
         let base = tokio::time::timeout(SOON, async {
             loop {
