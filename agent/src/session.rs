@@ -120,7 +120,10 @@ impl<'a> Session<'a> {
     fn report_if_due(&mut self, reading: &NodeReading) -> Option<Call<ReportView>> {
         let now = Instant::now();
         let work = self.agent.wishing.as_ref().map(Wishing::view);
-        let body = self.dialogue.report_if_due(reading, &self.agent.standing, work, now)?;
+        let mut body = self.dialogue.report_if_due(reading, &self.agent.standing, work, now)?;
+        if let Some(view) = work {
+            body.work = view.with_ages(&body.work, host::boot_time());
+        }
         for (order, why) in self.agent.standing.not_vacant(reading) {
             debug!(node = %self.agent.config.node, lease = %order.lease, chip = %order.chip, "not vacant yet: {why}");
         }
