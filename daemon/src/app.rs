@@ -1,5 +1,6 @@
 //! What a handler is given.
 
+use crate::admission::Admission;
 use crate::auth::Tokens;
 use crate::rounds::Rounds;
 use crate::routes::problem::Refused;
@@ -7,6 +8,7 @@ use crate::shared::Shared;
 use crate::store::{self, Store, StoreError};
 use sqlx::PgPool;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a handler is given.
 #[derive(Clone, Debug)]
@@ -17,6 +19,10 @@ pub struct App {
     pub rounds: Rounds,
     /// Postgres, for reads.
     pub store: Store,
+    /// Who is let in when too many come.
+    pub admission: Arc<Admission>,
+    /// How long a client may take to send a body.
+    pub body_limit: Duration,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
 }

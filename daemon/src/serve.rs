@@ -1,8 +1,10 @@
 //! The daemon's life: open the store, lead, serve, drain.
 
+use crate::admission::Admission;
 use crate::app::App;
 use crate::auth::Tokens;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::doors::Doors;
 use crate::health::Health;
 use crate::leading::Seat;
 use crate::rounds::{self, Rounds};
@@ -20,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long open requests may take to finish at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a client may take to send its request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the process gives the daemon.
 #[derive(Debug, Default)]
@@ -52,9 +52,21 @@ pub async fn run(
     let tokens = Arc::new(Tokens::default());
     let shared = Arc::new(Shared::new(config.agents.clone(), outside.health));
     let (rounds, entries) = Rounds::channel(config.round_queue, shared.health.clone());
-    let app = App { shared: shared.clone(), rounds: rounds.clone(), store: store.clone(), tokens: tokens.clone() };
+    let app = App {
+        shared: shared.clone(),
+        rounds: rounds.clone(),
+        store: store.clone(),
+        admission: Arc::new(Admission::new(&config.admission)),
+        body_limit: config.admission.body_limit,
+        tokens: tokens.clone(),
+    };
     let handle = axum_server::Handle::new();
-    let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, outside.metrics)));
+    let server = tokio::spawn(serve_http(
+        listener,
+        handle.clone(),
+        routes::router(app, outside.metrics),
+        config.admission.clone(),
+    ));
 
     tokio::select! {
         () = opening::prepare(&store, &tokens, &shared) => {}
@@ -113,9 +125,11 @@ async fn serve_http(
     listener: TcpListener,
     handle: axum_server::Handle<std::net::SocketAddr>,
     router: axum::Router,
+    limits: config::Admission,
 ) -> std::io::Result<()> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle);
-    server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Doors::new(limits.connections));
+    server = server.first_request_timeout(limits.head_limit);
+    server.http_builder().http1().header_read_timeout(limits.head_limit);
     server.serve(router.into_make_service()).await
 }
 
