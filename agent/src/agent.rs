@@ -192,6 +192,7 @@ impl Agent {
             labels: self.config.labels.clone(),
             driver_version: reading.driver_version.clone(),
             chips: reading.chips.iter().map(|now| now.chip.clone()).collect(),
+            seen: self.standing.seen(),
         }
     }
 

@@ -125,6 +125,7 @@ impl Dialogue {
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
+            fenced: Vec::new(),
             work: telling.work.clone(),
             orders_seen: self.revision().map(str::to_owned),
         };

@@ -8,9 +8,9 @@ mod tests;
 pub use proofs::Rules;
 
 use crate::reading::NodeReading;
-use crate::state::{Epochs, Grant};
+use crate::state::{Epochs, Grant, Seen};
 use crate::vacancy::is_clear;
-use chiptide_api::node::{ChipOrder, HealthBody, LeaseOrder, OrdersView, RefusedBody, VacateOrder};
+use chiptide_api::node::{ChipOrder, HealthBody, LeaseOrder, OrdersView, RefusedBody, SeenBody, VacateOrder};
 use proofs::Streak;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
@@ -120,6 +120,13 @@ impl Standing {
         self.orders.leases.iter().filter(|order| self.is_carried(order)).map(|order| order.lease).collect()
     }
 
+    /// The highest epoch seen of every chip, for a registration.
+    pub fn seen(&self) -> Vec<SeenBody> {
+        let body =
+            |(chip, seen): (&String, &Seen)| SeenBody { chip: chip.clone(), lease: seen.lease, epoch: seen.epoch };
+        self.epochs.seen.iter().map(body).collect()
+    }
+
     /// Every grant of the held orders that is refused, with the epoch that is in its way.
     pub fn refused(&self) -> Vec<RefusedBody> {
         let body = |grant: &Grant| RefusedBody {
@@ -127,6 +134,7 @@ impl Standing {
             chip: grant.chip.clone(),
             epoch: grant.epoch,
             seen: self.epochs.highest(&grant.chip).unwrap_or(grant.epoch),
+            seen_lease: self.epochs.seen.get(&grant.chip).map(|seen| seen.lease),
         };
         self.refused.iter().map(body).collect()
     }

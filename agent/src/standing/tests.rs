@@ -115,7 +115,10 @@ fn whoever_has_the_device_node_open_keeps_the_chip_from_being_proven() {
 #[test]
 fn what_was_refused_is_answered_while_it_is_ordered() {
     let (mut standing, _) = confirms([told(vec![lease(1, "c0", 6)], vec![]), told(vec![lease(2, "c0", 5)], vec![])]);
-    assert_eq!(standing.refused(), [RefusedBody { lease: id(2), chip: "c0".into(), epoch: 5, seen: 6 }]);
+    assert_eq!(
+        standing.refused(),
+        [RefusedBody { lease: id(2), chip: "c0".into(), epoch: 5, seen: 6, seen_lease: Some(id(1)) }]
+    );
     standing.receive(told(vec![], vec![]), Instant::now());
     assert!(standing.refused().is_empty());
 }
