@@ -178,15 +178,9 @@ impl Kind {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The first two numbers drawn from a salt: which node (of two, or of three), and which daemon.
         let mut dice = Dice::new(self.salt);
-        let (of_two, of_three, daemon) = (dice.clone().below(2), dice.clone().below(3), {
-            dice.next();
-            dice.below(2)
-        });
-        write!(
-            f,
-            "{} (node {of_two} of two or {of_three} of three, daemon {daemon}, if it is theirs)",
-            self.kind.says()
-        )
+        let (of_two, of_three) = (dice.clone().below(2), dice.below(3));
+        write!(f, "{} [n{of_two} of 2 or n{of_three} of 3, daemon {}]", self.kind.says(), dice.below(2))
     }
 }
