@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod backlog;
 pub mod census;
+pub mod chaos;
 pub mod counters;
 pub mod crash;
 pub mod demo;
