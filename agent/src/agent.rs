@@ -4,6 +4,7 @@
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
 use crate::logs::Logs;
+use crate::faults::Watching;
 use crate::reading::NodeReading;
 use crate::session::Session;
 use crate::standing::Standing;
@@ -63,6 +64,7 @@ pub struct Agent {
     pub(crate) wishing: Option<Wishing>,
     pub(crate) logs: Option<Logs>,
     pub(crate) weighing: Option<Weighing>,
+    pub(crate) watching: Option<Watching>,
     agent_id: Uuid,
 }
 
@@ -82,6 +84,7 @@ impl Agent {
             wishing: None,
             logs: None,
             weighing: None,
+            watching: None,
             agent_id: Uuid::new_v4(),
         }
     }

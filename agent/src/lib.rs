@@ -9,6 +9,7 @@ pub mod agent;
 mod backoff;
 mod complaints;
 pub mod config;
+pub mod faults;
 pub mod holders;
 pub mod host;
 pub mod idle;

@@ -5,13 +5,15 @@
 use crate::agent::{Agent, facts};
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
+use crate::faults;
 use crate::host;
 use crate::reading::NodeReading;
 use crate::telling::Telling;
 use crate::wishing::{self, Wishing};
 use chiptide_api::ClientError;
 use chiptide_api::node::{ChipBody, OrdersView, RegisterView, ReportBody, ReportView};
-use chiptide_model::Millis;
+use chiptide_model::{Millis, Timestamp};
+use chrono::Utc;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -94,6 +96,7 @@ impl<'a> Session<'a> {
             }
             self.agent.mind_work(&reading, self.seen.is_some());
             self.agent.weigh(&reading, self.seen.is_some());
+            self.agent.watch(&reading, Timestamp(Utc::now().timestamp_millis()));
             if report.is_none() {
                 report = self.report_if_due(&reading);
             }
@@ -119,6 +122,7 @@ impl<'a> Session<'a> {
                     Ok(())
                 }
                 () = wishing::changed(&mut self.agent.wishing) => Ok(()),
+                () = faults::seen(&mut self.agent.watching) => Ok(()),
                 () = sleep_until(wake), if report.is_none() => Ok(()),
             };
             if let Err(Over) = over {
@@ -146,7 +150,8 @@ impl<'a> Session<'a> {
     /// Starts a report when the time has come or something must be told at once.
     fn report_if_due(&mut self, reading: &NodeReading) -> Option<Call<ReportView>> {
         let now = Instant::now();
-        let telling = Telling::of(reading, &self.agent.standing, self.agent.wishing.as_ref().map(Wishing::view));
+        let work = self.agent.wishing.as_ref().map(Wishing::view);
+        let telling = Telling::of(reading, &self.agent.standing, work, self.agent.faults());
         let urgent = self.told.as_ref().is_none_or(|told| telling.adds_to(told));
         if now < self.not_before || (now < self.due && !urgent) {
             return None;
@@ -167,6 +172,7 @@ impl<'a> Session<'a> {
                 Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
                 None => telling.work.clone(),
             },
+            faults: telling.faults.clone(),
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
         self.telling = Some(telling);
@@ -185,6 +191,9 @@ impl<'a> Session<'a> {
                 }
                 if view.accepted {
                     self.note_proofs(telling.as_ref());
+                    if let Some(telling) = &telling {
+                        self.agent.told_faults(&telling.faults);
+                    }
                     self.told = telling;
                     self.report_pause.reset();
                     self.not_before = Instant::now() + BURST;

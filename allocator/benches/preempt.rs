@@ -181,6 +181,7 @@ fn backlog(name: &str, held: Fleet, sizes: &[u16]) {
             health: vec![(chip.clone(), health)],
             confirmed: Vec::new(),
             vacant: Vec::new(),
+            faults: Vec::new(),
         };
         let began = Instant::now();
         fleet.round(vec![Command::Report(report)]);

@@ -1,7 +1,7 @@
 //! What comes into a round, and what goes back to its sender.
 
 use chiptide_model::{
-    Cause, ChipFacts, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, ReplicaEnd,
+    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, ReplicaEnd,
     SessionId, Verdict,
 };
 use std::sync::Arc;
@@ -73,6 +73,24 @@ pub enum Command {
     Report(Report),
     /// A node has not reported for too long.
     Silent(NodeId),
+    /// An admin takes a chip out of service.
+    Quarantine {
+        /// The chip.
+        chip: ChipId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+    },
+    /// An admin brings a chip back into service.
+    ReleaseChip {
+        /// The chip.
+        chip: ChipId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+    },
     /// Nothing: a request that changes nothing but wants its answer recorded.
     Nothing,
 }
@@ -90,6 +108,8 @@ pub struct Report {
     pub confirmed: Vec<LeaseId>,
     /// Proofs of vacancy: the chip, the ended lease, and the highest epoch the agent has seen.
     pub vacant: Vec<(ChipId, LeaseId, u64)>,
+    /// Faults of its chips, and the ends of such.
+    pub faults: Vec<ChipFault>,
 }
 
 /// A command that was accepted.
@@ -101,6 +121,8 @@ pub enum Ack {
     Job(JobId),
     /// The lease was changed.
     Lease(LeaseId),
+    /// The chip was changed.
+    Chip(ChipId),
     /// The node was registered under this session.
     Registered(SessionId),
     /// Done.
@@ -131,6 +153,24 @@ pub enum Refusal {
         chip: ChipId,
         /// Its node.
         node: NodeId,
+    },
+    /// There is no such chip.
+    NoSuchChip(ChipId),
+    /// The chip is in service.
+    NotQuarantined(ChipId),
+    /// The chip still owes the proof that nothing of an ended lease is left on it.
+    NotVacated {
+        /// The chip.
+        chip: ChipId,
+        /// The ended lease.
+        lease: LeaseId,
+    },
+    /// The chip is out of service for a fault of another chip of its node.
+    HeldByNodeFault {
+        /// The chip.
+        chip: ChipId,
+        /// The one with the fault.
+        other: ChipId,
     },
     /// The report's session is not the node's.
     StaleSession(NodeId),

@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use crate::command::{Ack, Refusal, Report};
 use crate::draft::Draft;
+use crate::faults;
 use chiptide_model::{ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
 
 /// Keeps of a report only what would change the cluster; `None` when nothing would. What a peer may send that does not
@@ -14,8 +15,12 @@ pub fn news(cluster: &Cluster, mut report: Report) -> Option<Report> {
     });
     report.confirmed.retain(|lease| is_unconfirmed(cluster, *lease, &report.node));
     report.vacant.retain(|(chip, lease, epoch)| is_proof(cluster, &report.node, chip, *lease, *epoch));
+    report.faults.retain(|told| on_node(cluster, &report.node, &told.0) && faults::is_news(cluster, told));
     let changes = node.unknown_since.is_some()
-        || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty());
+        || !(report.health.is_empty()
+            && report.confirmed.is_empty()
+            && report.vacant.is_empty()
+            && report.faults.is_empty());
     changes.then_some(report)
 }
 
@@ -59,6 +64,7 @@ pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refus
     for lease in report.confirmed {
         confirm(draft, lease, &report.node);
     }
+    faults::accept(draft, report.faults);
     Ok(Ack::Done)
 }
 

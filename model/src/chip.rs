@@ -1,5 +1,6 @@
 //! A chip, its slots, and what is known of its state.
 
+use crate::fault::FaultClass;
 use crate::id::{ChipId, LeaseId, name_id};
 use crate::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -140,12 +141,34 @@ pub enum Quarantine {
         /// The ended lease that may still use it.
         lease: LeaseId,
     },
+    /// It has a fault. Evidence that the fault is over, or an admin, ends the quarantine.
+    Fault {
+        /// How grave.
+        class: FaultClass,
+        /// What was seen.
+        detail: String,
+    },
+    /// Another chip has a fault for which their node must be restarted. Ends with that fault.
+    NodeFault {
+        /// The other chip.
+        chip: ChipId,
+    },
+    /// An admin took it out of service; only an admin brings it back.
+    Admin {
+        /// Who.
+        who: String,
+        /// What for.
+        why: String,
+    },
 }
 
 impl fmt::Display for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Quarantine::NotVacated { lease } => write!(f, "not proven vacant of ended lease {lease} in time"),
+            Quarantine::Fault { class, detail } => write!(f, "fault of class {}: {detail}", class.as_str()),
+            Quarantine::NodeFault { chip } => write!(f, "a fault of chip {chip} asks for a restart of their node"),
+            Quarantine::Admin { who, why } => write!(f, "taken out of service by {who}: {why}"),
         }
     }
 }

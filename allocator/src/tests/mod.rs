@@ -5,6 +5,7 @@ mod consolidation;
 mod corruption;
 mod elastic;
 mod explain;
+mod faults;
 mod history;
 mod placement;
 mod promises;

@@ -224,6 +224,7 @@ impl Node {
             vacant: Vec::new(),
             refused: Vec::new(),
             work: Vec::new(),
+            faults: Vec::new(),
             orders_seen: None,
         }
     }
