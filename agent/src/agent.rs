@@ -3,8 +3,8 @@
 
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
-use crate::logs::Logs;
 use crate::faults::Watching;
+use crate::logs::Logs;
 use crate::reading::NodeReading;
 use crate::session::Session;
 use crate::standing::Standing;
@@ -192,6 +192,7 @@ impl Agent {
             labels: self.config.labels.clone(),
             driver_version: reading.driver_version.clone(),
             chips: reading.chips.iter().map(|now| now.chip.clone()).collect(),
+            seen: self.standing.seen(),
         }
     }
 

@@ -106,6 +106,9 @@ pub struct Given {
     /// Table of XIDs that replaces rows of the built-in one
     #[arg(long, env = "CHIPTIDE_AGENT_XID_TABLE", value_name = "FILE")]
     xid_table: Option<PathBuf>,
+    /// What to do about processes that no live lease accounts for
+    #[arg(long, env = "CHIPTIDE_AGENT_FOREIGN_PROCESSES")]
+    foreign_processes: Option<ForeignPolicy>,
     /// What ends a fault: class=readings/time,class=readings/time
     #[arg(long, env = "CHIPTIDE_AGENT_CLEAN", value_parser = parse_labels)]
     clean: Option<BTreeMap<String, String>>,
@@ -131,6 +134,16 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// What is done about processes that no live lease accounts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignPolicy {
+    /// They are named, and their chip is not granted while they are there.
+    Report,
+    /// They are told to go, too.
+    Evict,
 }
 
 /// The configuration in force.
@@ -174,6 +187,8 @@ pub struct Config {
     pub kmsg: PathBuf,
     /// Table of XIDs that replaces rows of the built-in one.
     pub xid_table: Option<PathBuf>,
+    /// What to do about foreign processes.
+    pub foreign_processes: ForeignPolicy,
     /// What ends a fault, by class, where that is not the default.
     pub clean: BTreeMap<String, String>,
     /// How often to look at the chips.
@@ -219,6 +234,7 @@ impl Given {
             allow_no_chips: self.allow_no_chips.or(below.allow_no_chips),
             kmsg: self.kmsg.or(below.kmsg),
             xid_table: self.xid_table.or(below.xid_table),
+            foreign_processes: self.foreign_processes.or(below.foreign_processes),
             clean: self.clean.or(below.clean),
             sample_every: self.sample_every.or(below.sample_every),
             read_deadline: self.read_deadline.or(below.read_deadline),
@@ -276,6 +292,7 @@ impl Config {
             allow_no_chips: given.allow_no_chips.unwrap_or(false),
             kmsg: given.kmsg.with_context(key("kmsg"))?,
             xid_table: given.xid_table,
+            foreign_processes: given.foreign_processes.unwrap_or(ForeignPolicy::Report),
             clean: given.clean.unwrap_or_default(),
             sample_every,
             read_deadline: read_deadline.with_context(key("read_deadline"))?,
@@ -348,6 +365,8 @@ impl Config {
         if let Some(table) = &self.xid_table {
             line("xid_table", quoted(&table.display().to_string()));
         }
+        let evict = self.foreign_processes == ForeignPolicy::Evict;
+        line("foreign_processes", quoted(if evict { "evict" } else { "report" }));
         line("clean", table(&self.clean));
         line("sample_every", quoted(&self.sample_every.to_string()));
         line("read_deadline", quoted(&self.read_deadline.to_string()));

@@ -1,8 +1,8 @@
 //! `chiptide-agent`: reads this machine's chips and runs the node's agent until it is told to stop.
 
 use anyhow::Context;
-use chiptide_agent::config::{CommandLine, Config, LogFormat};
-use chiptide_agent::faults::{CleanRules, Watching, XidTable, kmsg};
+use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
 use chiptide_agent::work::{Bounds, Containment, User, guard};
@@ -93,6 +93,10 @@ fn stopped(signal: &str) -> anyhow::Result<()> {
 async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> anyhow::Result<()> {
     let (boot_id, rules) = (host::boot_id()?, CleanRules::with(&config.clean)?);
     let table = xid_table(config)?;
+    let foreign = match config.foreign_processes {
+        ForeignPolicy::Report => ForeignProcesses::Report,
+        ForeignPolicy::Evict => ForeignProcesses::Evict(Duration::from_millis(config.kill_after.0)),
+    };
     let (seeing, sightings) = mpsc::channel(SIGHTINGS_MAX);
     if let Some(nvml) = chips.nvml {
         nvml::listen(nvml, seeing.clone()).context("start listening to the driver's events")?;
@@ -119,7 +123,7 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
         tokio::task::spawn_blocking(|| Work::start(options)).await.context("start the keeper of workloads")??;
     let agent = Agent::new(node, client, chips.readings.clone()).remembering(state)?.running(work);
     let agent = agent.weighing(DeviceNodes::of_machine(), state_dir.clone());
-    let agent = agent.watching(Watching::new(table, rules, &boot_id, state_dir, sightings));
+    let agent = agent.watching(Watching::new(table, rules, &boot_id, state_dir, sightings, foreign));
     tokio::spawn(pace.follow(agent.orders()));
     info!(node = %config.node, daemon = %config.daemon, "starting");
     let (_never, stop) = watch::channel(false);

@@ -70,6 +70,11 @@ impl ChipNow {
     /// A chip of which nothing could be read but its earlier `facts`.
     pub fn blank(facts: ChipBody, detail: &str) -> ChipNow {
         let health = HealthBody::Unreadable { detail: detail.to_owned() };
-        ChipNow { chip: ChipBody { health, ..facts }, reading: Reading::default(), owners: BTreeMap::new(), signs: Signs::default() }
+        ChipNow {
+            chip: ChipBody { health, ..facts },
+            reading: Reading::default(),
+            owners: BTreeMap::new(),
+            signs: Signs::default(),
+        }
     }
 }

@@ -96,7 +96,7 @@ impl<'a> Session<'a> {
             }
             self.agent.mind_work(&reading, self.seen.is_some());
             self.agent.weigh(&reading, self.seen.is_some());
-            self.agent.watch(&reading, Timestamp(Utc::now().timestamp_millis()));
+            self.agent.watch(&reading, Timestamp(Utc::now().timestamp_millis()), self.seen.is_some());
             if report.is_none() {
                 report = self.report_if_due(&reading);
             }
@@ -168,6 +168,7 @@ impl<'a> Session<'a> {
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
+            fenced: Vec::new(),
             work: match &self.agent.wishing {
                 Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
                 None => telling.work.clone(),

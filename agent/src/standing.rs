@@ -3,9 +3,11 @@
 
 use crate::idle::Baselines;
 use crate::reading::NodeReading;
-use crate::state::{Epochs, Grant};
+use crate::state::{Epochs, Grant, Seen};
 use crate::vacancy::{NotProven, is_clear, prove, sharers};
-use chiptide_api::node::{ChipOrder, HealthBody, LeaseOrder, OrdersView, RefusedBody, VacantBody, VacateOrder};
+use chiptide_api::node::{
+    ChipOrder, HealthBody, LeaseOrder, OrdersView, RefusedBody, SeenBody, VacantBody, VacateOrder,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -236,6 +238,13 @@ impl Standing {
         check.map_err(|(used_mib, allowed_mib)| NotProven::NotIdle { used_mib, allowed_mib })
     }
 
+    /// The highest epoch seen of every chip, for a registration.
+    pub fn seen(&self) -> Vec<SeenBody> {
+        let body =
+            |(chip, seen): (&String, &Seen)| SeenBody { chip: chip.clone(), lease: seen.lease, epoch: seen.epoch };
+        self.epochs.seen.iter().map(body).collect()
+    }
+
     /// Every grant of the held orders that is refused, with the epoch that is in its way.
     pub fn refused(&self) -> Vec<RefusedBody> {
         let body = |grant: &Grant| RefusedBody {
@@ -243,6 +252,7 @@ impl Standing {
             chip: grant.chip.clone(),
             epoch: grant.epoch,
             seen: self.epochs.highest(&grant.chip).unwrap_or(grant.epoch),
+            seen_lease: self.epochs.seen.get(&grant.chip).map(|seen| seen.lease),
         };
         self.refused.iter().map(body).collect()
     }
@@ -374,7 +384,10 @@ mod tests {
     fn what_was_refused_is_answered_while_it_is_ordered() {
         let (mut standing, _) =
             confirms([told(vec![lease(1, "c0", 6)], vec![]), told(vec![lease(2, "c0", 5)], vec![])]);
-        assert_eq!(standing.refused(), [RefusedBody { lease: id(2), chip: "c0".into(), epoch: 5, seen: 6 }]);
+        assert_eq!(
+            standing.refused(),
+            [RefusedBody { lease: id(2), chip: "c0".into(), epoch: 5, seen: 6, seen_lease: Some(id(1)) }]
+        );
         standing.receive(told(vec![], vec![]), Instant::now());
         assert!(standing.refused().is_empty());
     }

@@ -29,7 +29,12 @@ pub(crate) struct Telling {
 impl Telling {
     /// What is to be told now. `work` is what the keeper knows, where there is one: then a lease with a workload is carried
     /// only once that has been started.
-    pub(crate) fn of(reading: &NodeReading, standing: &Standing, work: Option<&View>, faults: Vec<FaultBody>) -> Telling {
+    pub(crate) fn of(
+        reading: &NodeReading,
+        standing: &Standing,
+        work: Option<&View>,
+        faults: Vec<FaultBody>,
+    ) -> Telling {
         let health = reading.chips.iter().map(|now| (now.chip.id.clone(), discriminant(&now.chip.health))).collect();
         Telling {
             health,

@@ -1,8 +1,9 @@
 //! What comes into a round, and what goes back to its sender.
 
+use crate::forgotten::{RefusedGrant, Seen};
 use chiptide_model::{
-    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, ReplicaEnd,
-    SessionId, Verdict,
+    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy,
+    ReplicaEnd, SessionId, Verdict,
 };
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub enum Command {
         facts: NodeFacts,
         /// Its chips.
         chips: Vec<(ChipFacts, Health)>,
+        /// The highest lease epoch it has seen of each chip.
+        seen: Vec<Seen>,
     },
     /// An agent reports something that changes a decision.
     Report(Report),
@@ -91,6 +94,20 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// An admin declares that a machine is off.
+    DeclareOff {
+        /// The node.
+        node: NodeId,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The database is another one than before, or an older state of it.
+    DatabaseReplaced {
+        /// What is known of both, for people.
+        detail: String,
+    },
     /// Nothing: a request that changes nothing but wants its answer recorded.
     Nothing,
 }
@@ -110,6 +127,10 @@ pub struct Report {
     pub vacant: Vec<(ChipId, LeaseId, u64)>,
     /// Faults of its chips, and the ends of such.
     pub faults: Vec<ChipFault>,
+    /// Grants it does not carry, for an epoch it has seen.
+    pub refused: Vec<RefusedGrant>,
+    /// Leases whose work it has ended by itself, having been cut off.
+    pub fenced: Vec<LeaseId>,
 }
 
 /// A command that was accepted.
@@ -172,6 +193,8 @@ pub enum Refusal {
         /// The one with the fault.
         other: ChipId,
     },
+    /// The node reports, so it is not off.
+    NodeReports(NodeId),
     /// The report's session is not the node's.
     StaleSession(NodeId),
     /// The node has never registered.

@@ -5,9 +5,10 @@ use crate::cluster::Cluster;
 use crate::command::{Ack, Refusal};
 use crate::draft::Draft;
 use crate::fleet::Chip;
+use crate::node_loss::next_of;
 use chiptide_model::{
-    Cause, ChipFault, ChipId, Event, Fault, FaultClass, FaultEnd, JobState, LeaseId, LeaseState, Millis, Next, NodeId, Outcome,
-    Quarantine,
+    Cause, ChipFault, ChipId, Event, Fault, FaultClass, FaultEnd, JobState, LeaseId, LeaseState, Millis, Next, NodeId,
+    Outcome, Quarantine,
 };
 
 /// A second fault that asks for a reset within this time is one for people: the reset did not help.
@@ -62,9 +63,8 @@ fn faulted(draft: &mut Draft<'_>, chip: ChipId, mut fault: Fault) {
 }
 
 fn was_reset(chip: &Chip, fault: &Fault) -> bool {
-    let earlier = |known: &&Fault| {
-        known.class == FaultClass::Reset && fault.key.since.since(known.key.since) <= RESET_HELPS_FOR
-    };
+    let earlier =
+        |known: &&Fault| known.class == FaultClass::Reset && fault.key.since.since(known.key.since) <= RESET_HELPS_FOR;
     chip.faults.all().iter().filter(earlier).any(|known| known.ended.is_some())
 }
 
@@ -84,8 +84,9 @@ fn end_leases(draft: &mut Draft<'_>, chip: &ChipId, fault: &Fault) {
 /// A job whose chip failed is served again, elsewhere. One that lost attempt after attempt to faults that work itself can
 /// cause (a bad memory access, say) fails: `preemptions` are not held against it.
 fn next_after(cluster: &Cluster, lease: LeaseId, fault: &Fault, detail: &str) -> Next {
-    let Some(job) = cluster.lease(lease).and_then(|lease| cluster.job(lease.job)) else { return Next::Pending };
-    let being_taken = cluster.lease(lease).is_some_and(|lease| matches!(lease.state, LeaseState::Revoking { .. }));
+    let Some(record) = cluster.lease(lease) else { return Next::Pending };
+    let Some(job) = cluster.job(record.job) else { return Next::Pending };
+    let being_taken = matches!(record.state, LeaseState::Revoking { .. });
     let lost = job.attempt.saturating_sub(job.preemptions);
     let gives_up = fault.class == FaultClass::Job
         && !being_taken
@@ -93,16 +94,17 @@ fn next_after(cluster: &Cluster, lease: LeaseId, fault: &Fault, detail: &str) ->
         && !matches!(job.state, JobState::Ended(_));
     match gives_up {
         true => Next::Ended(Outcome::Failed { reason: format!("{detail} (attempt {})", job.attempt) }),
-        false => Next::Pending,
+        false => next_of(record),
     }
 }
 
-/// Makes the quarantine of a chip what its faults ask for. An admin's quarantine stands above all faults.
-fn settle(draft: &mut Draft<'_>, chip: &ChipId) {
+/// Makes the quarantine of a chip what its faults ask for. An admin's, and that for a lease the ledger has forgotten, stand
+/// above all faults.
+pub(crate) fn settle(draft: &mut Draft<'_>, chip: &ChipId) {
     let Some(known) = draft.cluster.chip(chip) else { return };
     let wanted = wanted(draft.cluster, known);
     match (&known.quarantine, wanted) {
-        (Some(Quarantine::Admin { .. }), _) => {}
+        (Some(Quarantine::Admin { .. } | Quarantine::Orphaned { .. }), _) => {}
         (Some(Quarantine::NotVacated { .. }) | None, None) => {}
         (Some(_), None) => draft.emit(Event::ChipRestored { chip: chip.clone() }),
         (have, Some(quarantine)) if *have != Some(quarantine.clone()) => {
@@ -144,15 +146,20 @@ pub(crate) fn wanted(cluster: &Cluster, chip: &Chip) -> Option<Quarantine> {
     }
     let others = cluster.fleet.nodes[chip.node].chips.iter().map(|&ix| &cluster.fleet.chips[ix]);
     let restarts = |other: &&Chip| other.faults.all().iter().any(|f| f.class == FaultClass::Node && f.is_open());
-    others.filter(|other| other.facts.id != chip.facts.id).find(restarts).map(|other| Quarantine::NodeFault {
-        chip: other.facts.id.clone(),
-    })
+    others
+        .filter(|other| other.facts.id != chip.facts.id)
+        .find(restarts)
+        .map(|other| Quarantine::NodeFault { chip: other.facts.id.clone() })
 }
 
 impl Draft<'_> {
     /// Takes a chip out of service at an admin's word. Who has it may finish.
     pub(crate) fn quarantine(&mut self, chip: ChipId, who: String, reason: String) -> Result<Ack, Refusal> {
-        self.cluster.chip(&chip).ok_or_else(|| Refusal::NoSuchChip(chip.clone()))?;
+        let known = self.cluster.chip(&chip).ok_or_else(|| Refusal::NoSuchChip(chip.clone()))?;
+        // That one must not be forgotten again.
+        if let Some(Quarantine::Orphaned { lease, .. }) = known.quarantine {
+            return Err(Refusal::NotVacated { chip, lease });
+        }
         self.emit(Event::ChipQuarantined { chip: chip.clone(), quarantine: Quarantine::Admin { who, why: reason } });
         Ok(Ack::Chip(chip))
     }
@@ -167,7 +174,9 @@ impl Draft<'_> {
             Some(Quarantine::NodeFault { chip: other }) => {
                 return Err(Refusal::HeldByNodeFault { chip, other: other.clone() });
             }
-            Some(Quarantine::NotVacated { lease }) => return Err(Refusal::NotVacated { chip, lease: *lease }),
+            Some(Quarantine::NotVacated { lease } | Quarantine::Orphaned { lease, .. }) => {
+                return Err(Refusal::NotVacated { chip, lease: *lease });
+            }
             Some(_) if let Some(hold) = owes => return Err(Refusal::NotVacated { chip, lease: hold.lease }),
             Some(_) => {}
         }

@@ -3,8 +3,8 @@
 use crate::demand::Mix;
 use crate::place::{Index, RuledFree, Rules};
 use chiptide_model::{
-    ChipFacts, ChipState, Faults, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine, SLOTS_PER_CHIP,
-    SessionId, SlotCount, Slots, Timestamp,
+    ChipFacts, ChipState, Faults, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
+    SLOTS_PER_CHIP, SessionId, SlotCount, Slots, Timestamp,
 };
 use std::collections::BTreeSet;
 

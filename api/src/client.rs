@@ -5,7 +5,7 @@ use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
-use crate::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
 use crate::problem::Problem;
 use crate::queue::QueuesView;
@@ -192,6 +192,12 @@ impl Client {
     /// One page of nodes.
     pub async fn nodes(&self, filters: &[(&str, String)]) -> Result<Page<NodeView>, ClientError> {
         self.get("/v1/nodes", filters).await
+    }
+
+    /// Declares that a node's machine is off.
+    pub async fn declare_off(&self, node: &str, body: &DeclareOffBody, key: Option<&str>) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/nodes/{node}/declare-off")).json(body);
+        self.send::<serde_json::Value>(keyed(request, key)).await.map(drop)
     }
 
     /// One page of chips.

@@ -7,6 +7,7 @@ use crate::config::{self, Config};
 use crate::doors::Doors;
 use crate::health::Health;
 use crate::leading::Seat;
+use crate::renewals::Renewals;
 use crate::rounds::{self, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
@@ -52,9 +53,11 @@ pub async fn run(
     let tokens = Arc::new(Tokens::default());
     let shared = Arc::new(Shared::new(config.agents.clone(), outside.health));
     let (rounds, entries) = Rounds::channel(config.round_queue, shared.health.clone());
+    let (renewals, asked) = Renewals::channel();
     let app = App {
         shared: shared.clone(),
         rounds: rounds.clone(),
+        renewals,
         store: store.clone(),
         admission: Arc::new(Admission::new(&config.admission)),
         body_limit: config.admission.body_limit,
@@ -82,6 +85,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(()),
     };
     let epoch = seat.leadership.epoch;
+    let renewing = tokio::spawn(asked.answer(store.renewals.clone(), seat.leadership));
     let mut led = rounds::spawn(shared.clone(), store.clone(), seat.leadership, entries, policy)?;
     led.leading().await?;
     let resign = CancellationToken::new();
@@ -102,6 +106,7 @@ pub async fn run(
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
     silence.await.context("join the silence watch")?;
+    renewing.abort();
     watch.await.context("join the store's watch")?;
     drop(rounds);
     if lost.is_none() {
@@ -152,10 +157,15 @@ async fn watch_silence(shared: Arc<Shared>, rounds: Rounds, store: Store, stop: 
         if looked < not_before || shared.health.unwritable().is_some() {
             continue;
         }
-        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, looked);
+        let silent = shared.telemetry.declare_silent(&shared.cluster(), shared.agents.silent_after, looked);
+        let mut told = Vec::with_capacity(silent.len());
         for node in silent {
             tracing::warn!(node = %node, "the node is silent");
-            rounds.tell(Command::Silent(node)).await;
+            told.push(rounds.tell(Command::Silent(node)).await);
+        }
+        // What was declared is taken back only once the ledger has it or has dropped it.
+        for answer in told {
+            let _ = answer.await;
         }
         if forgotten.elapsed() > Duration::from_secs(600) {
             forgotten = Instant::now();

@@ -160,11 +160,22 @@ pub enum Quarantine {
         /// What for.
         why: String,
     },
+    /// Its node has seen a grant that the ledger does not know: a failover forgot it. The proof that nothing of that lease is
+    /// left ends the quarantine.
+    Orphaned {
+        /// The lease the node has seen.
+        lease: LeaseId,
+        /// The lease epoch it had.
+        epoch: u64,
+    },
 }
 
 impl fmt::Display for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Quarantine::Orphaned { lease, epoch } => {
+                write!(f, "lease {lease} (epoch {epoch}), which the ledger has forgotten, is not proven gone")
+            }
             Quarantine::NotVacated { lease } => write!(f, "not proven vacant of ended lease {lease} in time"),
             Quarantine::Fault { class, detail } => write!(f, "fault of class {}: {detail}", class.as_str()),
             Quarantine::NodeFault { chip } => write!(f, "a fault of chip {chip} asks for a restart of their node"),

@@ -208,14 +208,18 @@ impl Book {
             return false;
         }
         let boot_id = self.boot_id.clone();
-        faults.push(Known { dimension, code, class, detail, since: now, boot_id, reset: false, ended: None, clean: None });
+        faults.push(Known {
+            dimension,
+            code,
+            class,
+            detail,
+            since: now,
+            boot_id,
+            reset: false,
+            ended: None,
+            clean: None,
+        });
         true
-    }
-
-    /// Whether a fault of this kind lasts on a chip.
-    pub(crate) fn has_open(&self, chip: &str, dimension: Dimension, code: u32) -> bool {
-        let is_it = |known: &Known| (known.dimension, known.code) == (dimension, code) && known.ended.is_none();
-        self.known.get(chip).is_some_and(|faults| faults.iter().any(is_it))
     }
 
     /// Everything to tell.
@@ -266,9 +270,7 @@ fn lasts(known: &Known, chip: &ChipNow) -> bool {
         Dimension::Recovery => chip.signs.recovery.is_none_or(|wanted| wanted > 0),
         Dimension::RowRemap => chip.signs.remap_pending || chip.signs.remap_failed,
         Dimension::Lost => chip.signs.lost,
-        Dimension::ForeignProcess => {
-            chip.reading.processes.iter().flatten().any(|process| process.pid == known.code)
-        }
+        Dimension::ForeignProcess => chip.reading.processes.iter().flatten().any(|process| process.pid == known.code),
     }
 }
 

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_named() {
-        for (class, rule) in [("human", "3/1s"), ("grave", "3/1s"), ("reset", "3"), ("reset", "0/1s"), ("reset", "3/1")] {
+        for (class, rule) in [("human", "3/1s"), ("grave", "3/1s"), ("reset", "3"), ("reset", "0/1s"), ("reset", "3/1")]
+        {
             let given = BTreeMap::from([(class.to_owned(), rule.to_owned())]);
             let error = CleanRules::with(&given).expect_err("not valid").to_string();
             assert!(error.starts_with(&format!("clean.{class}: ")), "{error}");

@@ -4,15 +4,16 @@
 
 mod book;
 mod clean;
+mod foreign;
 pub mod kmsg;
 mod sighting;
 mod table;
 mod watching;
 
-pub use book::{Book, Kept, Signs};
 pub(crate) use book::recovery_text;
-pub(crate) use watching::seen;
+pub use book::{Book, Kept, Signs};
 pub use clean::{CleanRules, CleanRulesError};
 pub use sighting::{Place, Sighting, Which};
 pub use table::{Action, TableError, XidTable};
-pub use watching::Watching;
+pub(crate) use watching::seen;
+pub use watching::{ForeignProcesses, Watching};

@@ -26,7 +26,7 @@ pub struct Sighting {
 }
 
 /// The place that a bus id names: `00000000:17:00.0`, in any width and case.
-pub fn place_of(bus_id: &str) -> Option<Place> {
+pub(super) fn place_of(bus_id: &str) -> Option<Place> {
     let mut parts = bus_id.split([':', '.']).map(|part| u32::from_str_radix(part, 16).ok());
     Some((parts.next()??, parts.next()??, parts.next()??))
 }

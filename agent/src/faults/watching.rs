@@ -2,14 +2,17 @@
 
 use super::book::{Book, Kept};
 use super::clean::CleanRules;
+use super::foreign::{Evictions, Machine, Strangers, describe};
 use super::sighting::Sighting;
 use super::table::XidTable;
 use crate::agent::Agent;
 use crate::reading::NodeReading;
 use crate::state::{load, save};
 use chiptide_api::fault::FaultBody;
-use chiptide_model::Timestamp;
+use chiptide_api::node::OrdersView;
+use chiptide_model::{Dimension, FaultClass, Timestamp};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
 
@@ -22,6 +25,18 @@ pub struct Watching {
     /// Sightings that came and are not in the book yet.
     waiting: Vec<Sighting>,
     closed: bool,
+    strangers: Strangers,
+    foreign: ForeignProcesses,
+    evictions: Evictions,
+}
+
+/// What is done about foreign processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForeignProcesses {
+    /// They are named and told.
+    Report,
+    /// They are told to go, too: SIGTERM, and SIGKILL after this.
+    Evict(Duration),
 }
 
 /// Most sightings that wait: a flood is cut at its source, this bounds what is left of it.
@@ -36,6 +51,7 @@ impl Watching {
         boot_id: &str,
         state_dir: PathBuf,
         sightings: Receiver<Sighting>,
+        foreign: ForeignProcesses,
     ) -> Watching {
         let kept = state_dir.join("faults");
         let known: Kept = load(&kept).map(Option::unwrap_or_default).unwrap_or_else(|error| {
@@ -43,7 +59,30 @@ impl Watching {
             Kept::default()
         });
         let book = Book::open(table, rules, boot_id, known);
-        Watching { book, kept, sightings, waiting: Vec::new(), closed: false }
+        let (strangers, evictions) = (Strangers::default(), Evictions::default());
+        Watching { book, kept, sightings, waiting: Vec::new(), closed: false, strangers, foreign, evictions }
+    }
+
+    /// Looks for processes that no live lease accounts for. Answers whether the book has changed.
+    fn look_for_strangers(&mut self, node: &str, reading: &NodeReading, orders: &OrdersView, now: Timestamp) -> bool {
+        let found = self.strangers.find(reading, orders, &Machine);
+        let mut changed = false;
+        for (chip, pid) in &found {
+            let who = describe(*pid);
+            if self.book.note(chip, Dimension::ForeignProcess, *pid, FaultClass::Foreign, who.clone(), now) {
+                warn!(%node, %chip, pid, "a foreign process: {who}");
+                changed = true;
+            }
+        }
+        if let ForeignProcesses::Evict(kill_after) = self.foreign
+            && !found.is_empty()
+        {
+            let pids: Vec<u32> = found.into_iter().map(|(_, pid)| pid).collect();
+            for (pid, signal) in self.evictions.carry_out(&pids, reading.taken, kill_after) {
+                warn!(%node, pid, ?signal, "a foreign process is told to go");
+            }
+        }
+        changed
     }
 
     /// Waits for a sighting.
@@ -72,8 +111,9 @@ impl Agent {
         self
     }
 
-    /// Brings the book of faults up to date with a reading. `now` is the wall clock's time.
-    pub(crate) fn watch(&mut self, reading: &NodeReading, now: Timestamp) {
+    /// Brings the book of faults up to date with a reading. `now` is the wall clock's time; `informed` once orders have come:
+    /// before, nobody knows whose processes are whose.
+    pub(crate) fn watch(&mut self, reading: &NodeReading, now: Timestamp, informed: bool) {
         let Some(watching) = &mut self.watching else { return };
         let mut changed = false;
         while let Ok(seen) = watching.sightings.try_recv() {
@@ -87,6 +127,9 @@ impl Agent {
             changed |= new;
         }
         changed |= watching.book.weigh(reading, now);
+        if informed {
+            changed |= watching.look_for_strangers(&self.config.node, reading, self.standing.orders(), now);
+        }
         if changed {
             watching.keep(&self.config.node);
         }

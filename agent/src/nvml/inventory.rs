@@ -125,7 +125,13 @@ mod tests {
         let chip = crate::scripted::chip(id).chip;
         let facts = Facts { chip, place: Some((0, bus, 0)), links: links.iter().copied().collect() };
         let reading = Reading { processes: Some(vec![]), ..Reading::default() };
-        Look::Answered(Ok(Box::new(Sample { facts, ailment: None, signs: Signs::default(), reading, owners: BTreeMap::new() })))
+        Look::Answered(Ok(Box::new(Sample {
+            facts,
+            ailment: None,
+            signs: Signs::default(),
+            reading,
+            owners: BTreeMap::new(),
+        })))
     }
 
     fn told(chips: &[ChipNow]) -> Vec<String> {

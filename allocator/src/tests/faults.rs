@@ -43,6 +43,8 @@ fn a_fault_of_the_work_ends_the_lease_and_the_chip_comes_back_by_proof() {
     world.tells("n1-0", &xid(31, FaultClass::Job, 5));
     world.tells("n1-0", &xid(31, FaultClass::Job, 5));
     world.expect(expect![[r#"
+        n1 confirms a
+        a runs
         lease of a ends (fault): back to pending
         n1-0 has XID 31: seen
         a gets n2-0
@@ -58,6 +60,8 @@ fn a_job_that_loses_attempt_after_attempt_to_its_own_faults_fails_with_the_reaso
         world.nodes_report();
     }
     world.expect(expect![[r#"
+        n1 confirms a
+        a runs
         lease of a ends (fault): back to pending
         n1-0 has XID 31: seen
         n1-0 is proven vacant of a
@@ -84,6 +88,8 @@ fn a_chip_to_be_reset_stays_out_until_its_node_has_looked_again() {
     assert!(matches!(world.draft.job(world.job_id("a")).expect("a job").state, JobState::Pending));
     world.tells("n1-0", &over(&fault));
     world.expect(expect![[r#"
+        n1 confirms a
+        a runs
         lease of a ends (fault): back to pending
         n1-0 has XID 48: seen
         n1-0 is quarantined
@@ -115,6 +121,8 @@ fn a_fault_that_is_not_urgent_lets_the_holder_finish_and_grants_nothing_new() {
     world.submit(job("b")).expect("accepted");
     world.nodes_report();
     world.expect(expect![[r#"
+        n1 confirms a
+        a runs
         n1-0 has XID 63: seen
         n1-0 is quarantined
         lease of a ends (done): Succeeded
@@ -128,6 +136,10 @@ fn a_fault_of_the_node_keeps_its_other_chips_back_and_ends_no_other_lease() {
     let fault = xid(79, FaultClass::Node, 5);
     world.tells("n1-0", &fault);
     world.expect(expect![[r#"
+        n1 confirms b
+        b runs
+        n1 confirms a
+        a runs
         lease of a ends (fault): back to pending
         n1-0 has XID 79: seen
         n1-0 is quarantined

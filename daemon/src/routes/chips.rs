@@ -84,7 +84,7 @@ pub(super) async fn quarantine(
     body: Body<ServiceBody>,
 ) -> Result<Answer, Refused> {
     let reason = reason_of(&body.value)?;
-    let command = Command::Quarantine { chip, who: mutation.who().to_owned(), reason };
+    let command = Command::Quarantine { chip, who: mutation.principal().to_owned(), reason };
     app.rounds.submit(command, false, mutation.key(&body.raw)).await
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn release(
     body: Body<ServiceBody>,
 ) -> Result<Answer, Refused> {
     let reason = reason_of(&body.value)?;
-    let command = Command::ReleaseChip { chip, who: mutation.who().to_owned(), reason };
+    let command = Command::ReleaseChip { chip, who: mutation.principal().to_owned(), reason };
     app.rounds.submit(command, false, mutation.key(&body.raw)).await
 }
 

@@ -144,8 +144,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
 }
 
 impl Mutation {
-    /// Who asks: the public part of the token.
-    pub(super) fn who(&self) -> &str {
+    /// Who asks: the public part of their token.
+    pub(super) fn principal(&self) -> &str {
         &self.principal
     }
 

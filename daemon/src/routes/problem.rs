@@ -110,6 +110,10 @@ impl Refused {
                 let detail = format!("chip {chip} is out of service for a fault of chip {other}: release that one");
                 Refused::new(409, "node_fault", "Another chip of its node has the fault", detail)
             }
+            Refusal::NodeReports(node) => {
+                let detail = format!("node {node} reports to this daemon, so it is not off");
+                Refused::new(409, "node_reports", "The node reports", detail)
+            }
             Refusal::StaleSession(node) => Refused::stale_session(node.as_str()),
             Refusal::NotRegistered(node) => Refused::not_registered(node.as_str()),
         }

@@ -84,7 +84,8 @@ pub async fn update(tx: &mut PgConnection, chips: &[ChipWrite]) -> Result<()> {
 /// Every chip by the name of its node, in the order of registration.
 pub async fn load(tx: &mut PgConnection) -> Result<BTreeMap<String, Vec<ChipRow>>> {
     let mut chips: BTreeMap<String, Vec<ChipRow>> = BTreeMap::new();
-    let rows = sqlx::query!("select id, node_id, lease_epoch, health, quarantine, facts, faults from chips order by number");
+    let rows =
+        sqlx::query!("select id, node_id, lease_epoch, health, quarantine, facts, faults from chips order by number");
     for row in rows.fetch_all(&mut *tx).await? {
         chips.entry(row.node_id).or_default().push(ChipRow {
             facts: unjson("chips", &row.id, row.facts)?,
