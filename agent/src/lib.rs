@@ -10,6 +10,7 @@ mod backoff;
 mod complaints;
 pub mod config;
 pub mod faults;
+pub mod dialogue;
 pub mod holders;
 pub mod host;
 pub mod idle;
@@ -26,7 +27,7 @@ pub mod state;
 mod telling;
 pub mod vacancy;
 mod weighing;
-mod wishing;
+pub mod wishing;
 pub mod work;
 
 pub use agent::{Agent, NodeConfig};
