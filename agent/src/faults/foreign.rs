@@ -166,8 +166,16 @@ mod tests {
     }
 
     fn run_by_agent() -> OrdersView {
-        let work: WorkOrder = serde_json::from_value(serde_json::json!({"command": ["true"], "replicas": []}))
-            .unwrap_or_else(|error| panic!("a work order: {error}"));
+        let work = WorkOrder {
+            command: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            directory: None,
+            run: 0,
+            notice_signal: None,
+            user: None,
+            nodes: Vec::new(),
+            replicas: Vec::new(),
+        };
         let lease = chiptide_api::node::LeaseOrder { work: Some(work), ..lease(1, "c0", 1) };
         OrdersView { leases: vec![lease], ..OrdersView::default() }
     }
