@@ -167,6 +167,13 @@ impl<'a> Session<'a> {
                 Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
                 None => telling.work.clone(),
             },
+            ladders: match &self.agent.wishing {
+                Some(wishing) => {
+                    let leases = telling.ladders.keys().copied().collect();
+                    wishing.view().ladder_reports(&leases, host::boot_time())
+                }
+                None => Vec::new(),
+            },
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
         self.telling = Some(telling);

@@ -7,6 +7,7 @@ use chiptide_api::node::{HealthBody, RefusedBody, VacantBody};
 use chiptide_api::work::WorkReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The part of a report that is news when it changes. Everything else can wait for the next regular report.
@@ -21,6 +22,8 @@ pub(crate) struct Telling {
     pub(crate) refused: Vec<RefusedBody>,
     /// How the workloads are.
     pub(crate) work: Vec<WorkReport>,
+    /// Leases whose ladder is to be told, and how many steps it has.
+    pub(crate) ladders: BTreeMap<Uuid, usize>,
 }
 
 impl Telling {
@@ -34,6 +37,7 @@ impl Telling {
             vacant: standing.vacant(reading),
             refused: standing.refused(),
             work: work.map(View::reports).unwrap_or_default(),
+            ladders: work.map(|view| ladders(standing, view)).unwrap_or_default(),
         }
     }
 
@@ -42,9 +46,18 @@ impl Telling {
         self.health != told.health
             || self.confirmed.iter().any(|lease| !told.confirmed.contains(lease))
             || self.vacant.iter().any(|proof| !told.vacant.contains(proof))
+            || self.ladders.iter().any(|(lease, steps)| told.ladders.get(lease) != Some(steps))
             || self.work.iter().any(|work| !told.work.contains(work))
             || self.refused.iter().any(|grant| !told.refused.contains(grant))
     }
+}
+
+/// The ladders of leases that the orders still name.
+fn ladders(standing: &Standing, view: &View) -> BTreeMap<Uuid, usize> {
+    let orders = standing.orders();
+    let named = orders.leases.iter().map(|order| order.lease).chain(orders.vacate.iter().map(|order| order.lease));
+    let reports = view.ladder_reports(&named.collect(), Duration::ZERO);
+    reports.into_iter().map(|ladder| (ladder.lease, ladder.steps.len())).collect()
 }
 
 fn confirmed(standing: &Standing, work: Option<&View>) -> Vec<Uuid> {

@@ -71,7 +71,7 @@ impl Market {
             let gone = chip.holds.iter().filter(|hold| hold.vacate_by.is_some());
             gone.map(|hold| (chip.facts.id.clone(), hold.lease, chip.epoch))
         });
-        Report { node, session, health: Vec::new(), confirmed: Vec::new(), vacant: owed.collect() }
+        Report { node, session, health: Vec::new(), confirmed: Vec::new(), ladders: Vec::new(), vacant: owed.collect() }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::command::{Ack, Refusal, Report};
 use crate::draft::Draft;
-use chiptide_model::{ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
+use chiptide_model::{Cause, ChipId, Event, JobState, LeaseId, LeaseState, NodeId, Quarantine};
 
 /// Keeps of a report only what would change the cluster; `None` when nothing would. What a peer may send that does not
 /// fit (chips of others, unknown leases, proofs that are too old) is dropped here: such facts are stale, not wrong.
@@ -13,10 +13,25 @@ pub fn news(cluster: &Cluster, mut report: Report) -> Option<Report> {
         on_node(cluster, &report.node, id) && cluster.chip(id).is_some_and(|chip| chip.health != *health)
     });
     report.confirmed.retain(|lease| is_unconfirmed(cluster, *lease, &report.node));
+    report.ladders.retain(|(lease, _)| is_on_the_ladder(cluster, *lease, &report.node));
     report.vacant.retain(|(chip, lease, epoch)| is_proof(cluster, &report.node, chip, *lease, *epoch));
     let changes = node.unknown_since.is_some()
-        || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty());
+        || !(report.health.is_empty()
+            && report.confirmed.is_empty()
+            && report.ladders.is_empty()
+            && report.vacant.is_empty());
     changes.then_some(report)
+}
+
+/// Whether the lease is being taken or was, and this node has to do with it.
+fn is_on_the_ladder(cluster: &Cluster, lease: LeaseId, node: &NodeId) -> bool {
+    cluster.lease(lease).is_some_and(|lease| {
+        let cause = match &lease.state {
+            LeaseState::Active => None,
+            LeaseState::Revoking { cause, .. } | LeaseState::Ended { cause, .. } => Some(cause),
+        };
+        cause.is_some_and(Cause::gives_notice) && lease.placements.iter().any(|placement| placement.node == *node)
+    })
 }
 
 fn on_node(cluster: &Cluster, node: &NodeId, chip: &ChipId) -> bool {
@@ -48,6 +63,9 @@ pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refus
     let Some(report) = news(draft.cluster, report) else { return Ok(Ack::Done) };
     for (chip, health) in report.health {
         draft.emit(Event::ChipHealthChanged { chip, health });
+    }
+    for (lease, steps) in report.ladders {
+        draft.emit(Event::LadderClimbed { lease, node: report.node.clone(), steps });
     }
     for (chip, lease, epoch) in report.vacant {
         // Earlier facts of the same report may have said it already.

@@ -36,11 +36,18 @@ pub struct Bounds {
     pub vacate: Millis,
     /// Longest grace a job may ask for.
     pub grace_max: Millis,
+    /// The most that one extension, of which a lease under notice gets one, adds to its deadline; `0s` allows none.
+    pub extension_max: Millis,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { claim: Millis::from_secs(90), vacate: Millis::from_secs(60), grace_max: Millis::from_secs(3600) }
+        Bounds {
+            claim: Millis::from_secs(90),
+            vacate: Millis::from_secs(60),
+            grace_max: Millis::from_secs(3600),
+            extension_max: Millis::from_secs(30),
+        }
     }
 }
 

@@ -151,7 +151,14 @@ impl History {
                 health.push((chip.facts.id.clone(), Health::Healthy));
             }
         }
-        self.round(Command::Report(Report { node: node_id(node), session, health, confirmed, vacant }));
+        self.round(Command::Report(Report {
+            node: node_id(node),
+            session,
+            health,
+            confirmed,
+            ladders: Vec::new(),
+            vacant,
+        }));
     }
 
     fn audit_without(&self, left_out: impl Fn(usize) -> bool) -> AuditReport {

@@ -280,6 +280,7 @@ impl World {
             session: node.session,
             health: Vec::new(),
             confirmed: node.leases.iter().copied().collect(),
+            ladders: Vec::new(),
             vacant: owed.collect(),
         }
     }
@@ -331,7 +332,7 @@ impl World {
         match event {
             Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
             Event::JobStarted { job } => format!("{} runs", self.name(*job)),
-            Event::JobCheckpointed { job } => format!("{} checkpoints", self.name(*job)),
+            Event::JobCheckpointed { job, .. } => format!("{} checkpoints", self.name(*job)),
             Event::WorkEnded { job, run, verdict, .. } => {
                 format!("run {run} of {} is over: {verdict:?}", self.name(*job))
             }
@@ -356,6 +357,12 @@ impl World {
             }
             Event::LeaseRevoked { lease, cause, deadline } => {
                 format!("revoke {} ({}) by +{}", self.holder(*lease), cause.as_str(), deadline.since(at))
+            }
+            Event::LeaseExtended { lease, deadline, .. } => {
+                format!("{} may stay until +{}", self.holder(*lease), deadline.since(at))
+            }
+            Event::LadderClimbed { lease, node, steps } => {
+                format!("{node} goes down the ladder with {}: {steps:?}", self.holder(*lease))
             }
             Event::LeaseEnded { lease, cause, next } => {
                 let next = match next {

@@ -11,11 +11,15 @@ use chiptide_allocator::{Command, Report, report};
 use chiptide_api::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use chiptide_api::page::Page;
 use chiptide_api::problem::{Invalid, Problem};
-use chiptide_model::{ChipId, LeaseId, NodeId, SessionId};
+use chiptide_api::work::LadderStepBody;
+use chiptide_model::{ChipId, LadderStep, LeaseId, NodeId, SessionId, Timestamp};
 use serde::Deserialize;
 use std::time::Instant;
 use utoipa::IntoParams;
 use uuid::Uuid;
+
+/// Steps there are.
+const LADDER_MAX: usize = 5;
 
 /// Registers an agent and everything its node has; answers the session it reports under. A new boot id ends the leases
 /// that ran on the node; the same boot id means that only the agent restarted.
@@ -57,12 +61,14 @@ pub(super) async fn report_in(
 ) -> Result<Answer, Refused> {
     let key = mutation.key(&body.raw);
     let report = body.value;
-    let parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
+    let mut parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
     check_session(&app, &node, &report)?;
     let accepted = app.shared.telemetry.accept(&node, &report, app.shared.now(), Instant::now());
     if !accepted {
         metrics::report_ignored();
     }
+    parsed.ladders = ladders(&app, &node, &report);
+    let told = parsed.ladders.clone();
     let news = if accepted { report::news(&app.shared.cluster(), parsed) } else { None };
     let command = match (news, &key) {
         (Some(news), _) => Some(Command::Report(news)),
@@ -80,6 +86,7 @@ pub(super) async fn report_in(
         }
     }
     if accepted {
+        app.shared.telemetry.note_ladders(&node, &told, &report);
         heed_ends(&app, &report).await;
     }
     let cluster = app.shared.cluster();
@@ -93,6 +100,17 @@ pub(super) async fn report_in(
             orders: is_news.then(|| orders::of(&cluster, state, &app.shared.logs, app.shared.now())),
         },
     ))
+}
+
+/// Steps that the log does not have yet, with their times.
+fn ladders(app: &App, node: &NodeId, report: &ReportBody) -> Vec<(LeaseId, Vec<LadderStep>)> {
+    let now = app.shared.now();
+    let at = |step: &LadderStepBody| {
+        let ago = i64::try_from(step.ago.0).unwrap_or(i64::MAX);
+        LadderStep { step: step.step.step(), at: Timestamp(now.0.saturating_sub(ago).max(0)) }
+    };
+    let news = report.ladders.iter().filter(|ladder| app.shared.telemetry.is_news(node, ladder));
+    news.map(|ladder| (LeaseId(ladder.lease), ladder.steps.iter().take(LADDER_MAX).map(at).collect())).collect()
 }
 
 /// Draws what follows from workloads that the report says have ended. A refusal means that something else has settled it.
@@ -153,6 +171,7 @@ fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
         node: node.clone(),
         session: SessionId(body.session),
         health,
+        ladders: Vec::new(),
         confirmed: body.confirmed.iter().map(|lease| LeaseId(*lease)).collect(),
         vacant: vacant.collect::<Result<_, Invalid>>()?,
     })

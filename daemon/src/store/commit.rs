@@ -7,8 +7,8 @@ use super::idempotency_keys::Recorded;
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
-    Result, Store, chips, claims, demand, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
-    queue_usage, reservations, work_ends,
+    Result, Store, chips, claims, demand, events, eviction_steps, evictions, holds, idempotency_keys, jobs, leases,
+    nodes, policies, queue_usage, reservations, work_ends,
 };
 use chiptide_allocator::demand::Demand;
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
@@ -35,6 +35,7 @@ pub struct Commit {
     proven: Vec<(ChipIx, LeaseId)>,
     claims: Vec<(JobId, Option<Claim>)>,
     evictions: Vec<Eviction>,
+    eviction_steps: eviction_steps::Numbered,
     work_ends: Vec<work_ends::RunEnd>,
     queues: Vec<QueuePast>,
     reservations: Vec<(Holder, Option<Reservation>)>,
@@ -50,6 +51,7 @@ impl Commit {
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
         commit.evictions = evictions::among(after, touched, &events);
+        commit.eviction_steps = eviction_steps::among(after, touched, commit.first_seq, &events);
         commit.work_ends = work_ends::among(after, touched, &events);
         commit.queues = after.queue_past(touched);
         let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());
@@ -183,6 +185,9 @@ impl Commit {
         }
         if !self.evictions.is_empty() {
             evictions::insert(tx, &self.evictions).await?;
+        }
+        if !self.eviction_steps.is_empty() {
+            eviction_steps::insert(tx, &self.eviction_steps).await?;
         }
         if !self.work_ends.is_empty() {
             work_ends::insert(tx, &self.work_ends).await?;

@@ -213,6 +213,7 @@ impl Node {
             vacant: Vec::new(),
             refused: Vec::new(),
             work: Vec::new(),
+            ladders: Vec::new(),
             orders_seen: None,
         }
     }

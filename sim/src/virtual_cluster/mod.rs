@@ -164,6 +164,7 @@ impl VirtualCluster {
                 session: node.session,
                 health: Vec::new(),
                 confirmed: Vec::new(),
+                ladders: Vec::new(),
                 vacant: Vec::new(),
             });
             report.vacant.extend(placement.holds.iter().map(|hold| (hold.chip.clone(), lease, hold.epoch)));
