@@ -56,7 +56,8 @@ impl Telling {
 fn ladders(standing: &Standing, view: &View) -> BTreeMap<Uuid, usize> {
     let orders = standing.orders();
     let named = orders.leases.iter().map(|order| order.lease).chain(orders.vacate.iter().map(|order| order.lease));
-    let reports = view.ladder_reports(&named.collect(), Duration::ZERO);
+    let named: BTreeSet<Uuid> = named.collect();
+    let reports = view.ladder_reports(&named, Duration::ZERO);
     reports.into_iter().map(|ladder| (ladder.lease, ladder.steps.len())).collect()
 }
 

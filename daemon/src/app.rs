@@ -1,12 +1,15 @@
 //! What a handler is given.
 
+use crate::admission::Admission;
 use crate::auth::Tokens;
+use crate::renewals::Renewals;
 use crate::rounds::Rounds;
 use crate::routes::problem::Refused;
 use crate::shared::Shared;
 use crate::store::{self, Store, StoreError};
 use sqlx::PgPool;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a handler is given.
 #[derive(Clone, Debug)]
@@ -15,8 +18,14 @@ pub struct App {
     pub shared: Arc<Shared>,
     /// The way into a round.
     pub rounds: Rounds,
+    /// Whether this daemon still leads, for reports that renew fenced leases.
+    pub renewals: Renewals,
     /// Postgres, for reads.
     pub store: Store,
+    /// Who is let in when too many come.
+    pub admission: Arc<Admission>,
+    /// How long a client may take to send a body.
+    pub body_limit: Duration,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
 }

@@ -3,9 +3,12 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod clock;
 pub mod config;
+pub mod doors;
 pub mod health;
 pub mod leading;
 pub mod log_desk;
@@ -15,6 +18,7 @@ pub mod orders;
 pub mod own_postgres;
 pub mod policy_file;
 pub mod render;
+pub mod renewals;
 pub mod rounds;
 pub mod routes;
 pub mod serve;

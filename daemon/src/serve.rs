@@ -1,10 +1,13 @@
 //! The daemon's life: open the store, lead, serve, drain.
 
+use crate::admission::Admission;
 use crate::app::App;
 use crate::auth::Tokens;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::doors::Doors;
 use crate::health::Health;
 use crate::leading::Seat;
+use crate::renewals::Renewals;
 use crate::rounds::{self, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, idempotency_keys};
@@ -20,8 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long open requests may take to finish at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a client may take to send its request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the process gives the daemon.
 #[derive(Debug, Default)]
@@ -52,9 +53,23 @@ pub async fn run(
     let tokens = Arc::new(Tokens::default());
     let shared = Arc::new(Shared::new(config.agents.clone(), outside.health));
     let (rounds, entries) = Rounds::channel(config.round_queue, shared.health.clone());
-    let app = App { shared: shared.clone(), rounds: rounds.clone(), store: store.clone(), tokens: tokens.clone() };
+    let (renewals, asked) = Renewals::channel();
+    let app = App {
+        shared: shared.clone(),
+        rounds: rounds.clone(),
+        renewals,
+        store: store.clone(),
+        admission: Arc::new(Admission::new(&config.admission)),
+        body_limit: config.admission.body_limit,
+        tokens: tokens.clone(),
+    };
     let handle = axum_server::Handle::new();
-    let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, outside.metrics)));
+    let server = tokio::spawn(serve_http(
+        listener,
+        handle.clone(),
+        routes::router(app, outside.metrics),
+        config.admission.clone(),
+    ));
 
     tokio::select! {
         () = opening::prepare(&store, &tokens, &shared) => {}
@@ -70,6 +85,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(()),
     };
     let epoch = seat.leadership.epoch;
+    let renewing = tokio::spawn(asked.answer(store.renewals.clone(), seat.leadership));
     let mut led = rounds::spawn(shared.clone(), store.clone(), seat.leadership, entries, policy)?;
     led.leading().await?;
     let resign = CancellationToken::new();
@@ -90,6 +106,7 @@ pub async fn run(
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
     silence.await.context("join the silence watch")?;
+    renewing.abort();
     watch.await.context("join the store's watch")?;
     drop(rounds);
     if lost.is_none() {
@@ -113,9 +130,11 @@ async fn serve_http(
     listener: TcpListener,
     handle: axum_server::Handle<std::net::SocketAddr>,
     router: axum::Router,
+    limits: config::Admission,
 ) -> std::io::Result<()> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle);
-    server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Doors::new(limits.connections));
+    server = server.first_request_timeout(limits.head_limit);
+    server.http_builder().http1().header_read_timeout(limits.head_limit);
     server.serve(router.into_make_service()).await
 }
 
@@ -138,10 +157,15 @@ async fn watch_silence(shared: Arc<Shared>, rounds: Rounds, store: Store, stop: 
         if looked < not_before || shared.health.unwritable().is_some() {
             continue;
         }
-        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, looked);
+        let silent = shared.telemetry.declare_silent(&shared.cluster(), shared.agents.silent_after, looked);
+        let mut told = Vec::with_capacity(silent.len());
         for node in silent {
             tracing::warn!(node = %node, "the node is silent");
-            rounds.tell(Command::Silent(node)).await;
+            told.push(rounds.tell(Command::Silent(node)).await);
+        }
+        // What was declared is taken back only once the ledger has it or has dropped it.
+        for answer in told {
+            let _ = answer.await;
         }
         if forgotten.elapsed() > Duration::from_secs(600) {
             forgotten = Instant::now();

@@ -11,6 +11,7 @@ pub mod job;
 pub mod ladder;
 pub mod lease;
 pub mod node;
+pub mod node_loss;
 pub mod policy;
 pub mod policy_fault;
 pub mod queue;
@@ -27,6 +28,7 @@ pub use job::{ChipDemand, ClassChoice, Job, JobSpec, JobState, Kind, Outcome, Sa
 pub use ladder::{LadderStep, Step};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
 pub use node::NodeFacts;
+pub use node_loss::{Fence, NodeLossAction, NodeLossPolicy, OnNodeLoss};
 pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass, ReplicaRule};
 pub use policy_fault::PolicyFault;
 pub use queue::{PreemptionBudget, QueuePolicy, Quota};

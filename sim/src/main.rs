@@ -25,10 +25,12 @@ enum Program {
     IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
+    Reconnect(chiptide_sim::reconnect::ReconnectArgs),
     Tide(chiptide_sim::tide::TideArgs),
     Scale(chiptide_sim::scale::ScaleArgs),
     Pack(chiptide_sim::pack::PackArgs),
     Handover(chiptide_sim::handover::HandoverArgs),
+    Faults(chiptide_sim::faults::run::FaultsArgs),
     #[command(hide = true)]
     Canary(chiptide_sim::faults::canary::CanaryArgs),
 }
@@ -71,8 +73,10 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
         Program::Pack(args) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Handover(args) => Box::pin(chiptide_sim::handover::run(args)).await,
+        Program::Faults(args) => Box::pin(chiptide_sim::faults::run::run(args)).await,
         Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+        Program::Reconnect(args) => Box::pin(chiptide_sim::reconnect::run(args)).await,
         Program::Tide(args) => chiptide_sim::tide::run(&args),
         Program::Scale(args) => chiptide_sim::scale::run(&args),
     }

@@ -114,9 +114,12 @@ impl View {
     }
 
     /// The steps to report of these leases, with how long ago each was.
-    pub(crate) fn ladder_reports(&self, leases: &BTreeSet<Uuid>, now: Duration) -> Vec<LadderReport> {
-        let told = self.ladders.iter().filter(|(lease, _)| leases.contains(lease));
-        told.map(|(lease, steps)| steps.report(*lease, now)).collect()
+    pub(crate) fn ladder_reports<'a>(
+        &self,
+        leases: impl IntoIterator<Item = &'a Uuid>,
+        now: Duration,
+    ) -> Vec<LadderReport> {
+        leases.into_iter().filter_map(|lease| Some(self.ladders.get(lease)?.report(*lease, now))).collect()
     }
 
     /// The reports with how long ago each replica ended.

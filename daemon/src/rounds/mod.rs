@@ -1,10 +1,13 @@
 //! The round loop: the only writer. Commands gather while a commit is in flight, so load makes batches, not queues.
 
 mod gathering;
+mod lanes;
 mod recovery;
+mod replaced;
 mod round_loop;
 
 use crate::health::Health;
+use crate::metrics;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -13,9 +16,10 @@ use crate::store::leader::Leadership;
 use anyhow::Context;
 use chiptide_allocator::Command;
 use chiptide_model::Policy;
+pub use lanes::Lanes;
 use round_loop::RoundLoop;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// One command on its way into a round.
 #[derive(Debug)]
@@ -33,14 +37,14 @@ pub struct Entry {
 /// The way into the round loop: a bounded queue.
 #[derive(Clone, Debug)]
 pub struct Rounds {
-    entries: mpsc::Sender<Entry>,
+    entries: lanes::Senders,
     health: Arc<Health>,
 }
 
 impl Rounds {
-    /// A queue of at most `capacity` commands, and its other end.
-    pub fn channel(capacity: usize, health: Arc<Health>) -> (Rounds, mpsc::Receiver<Entry>) {
-        let (entries, receiver) = mpsc::channel(capacity);
+    /// A queue of at most `capacity` submits (and four times as much of everything else), and its other end.
+    pub fn channel(capacity: usize, health: Arc<Health>) -> (Rounds, Lanes) {
+        let (entries, receiver) = lanes::lanes(capacity, capacity.saturating_mul(4));
         (Rounds { entries, health }, receiver)
     }
 
@@ -52,17 +56,27 @@ impl Rounds {
         }
         let (reply, answer) = oneshot::channel();
         self.entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::overloaded("the queue of commands is full"),
-            mpsc::error::TrySendError::Closed(_) => Refused::unavailable("the daemon is shutting down"),
+            lanes::NotTaken::Full => {
+                metrics::shed("round", "the queue is full");
+                Refused::overloaded("the queue of commands is full")
+            }
+            lanes::NotTaken::Closed => Refused::unavailable("the daemon is shutting down"),
         })?;
         answer.await.map_err(|_| Refused::outcome_unknown())
     }
 
-    /// Submits a command of the daemon's own, whose answer nobody waits for.
-    pub async fn tell(&self, command: Command) {
-        let (reply, _) = oneshot::channel();
+    /// Submits a command of the daemon's own, however full the queue is. The answer may be waited for; it never comes when
+    /// the outcome is unknown.
+    pub async fn tell(&self, command: Command) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
         // A closed queue means shutdown: the command has become pointless.
-        drop(self.entries.send(Entry { command, many: false, key: None, reply }).await);
+        let _ = self.entries.send(Entry { command, many: false, key: None, reply }).await;
+        answer
+    }
+
+    /// How many commands wait, by lane.
+    pub fn waiting(&self) -> [(&'static str, usize); 2] {
+        self.entries.waiting()
     }
 }
 
@@ -98,7 +112,7 @@ pub fn spawn(
     shared: Arc<Shared>,
     store: Store,
     leadership: Leadership,
-    entries: mpsc::Receiver<Entry>,
+    entries: Lanes,
     policy: Option<Policy>,
 ) -> anyhow::Result<Led> {
     let (leading_in, leading) = oneshot::channel();

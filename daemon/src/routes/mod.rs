@@ -12,9 +12,11 @@ pub mod problem;
 mod queues;
 mod registration;
 
+use crate::admission::Kind;
 use crate::app::App;
 use crate::auth::Principal;
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -76,6 +78,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::register))
+        .routes(routes!(nodes::declare_off))
         .routes(routes!(nodes::report_in))
         .routes(routes!(nodes::get_orders))
         .routes(routes!(logs::bring))
@@ -101,6 +104,7 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), authenticate))
+        .layer(from_fn_with_state(app.clone(), admit))
         .layer(from_fn(count));
     let router = match metrics {
         Some(handle) => router.layer(axum::Extension(handle)),
@@ -151,6 +155,32 @@ fn not_yet(app: &App) -> Refused {
         Some(known) => Refused::store_unavailable(known.trouble),
         None => Refused::unavailable("the daemon is reading the cluster; try again in a moment"),
     }
+}
+
+/// Lets in as many of each kind as there are places, before anything else is looked at.
+async fn admit(State(app): State<App>, route: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    request.extensions_mut().insert(extract::BodyLimit(app.body_limit));
+    let kind = Kind::of(request.method(), route, request.uri().query());
+    match app.admission.admit(kind, body_max(&request)) {
+        Ok(_place) => next.run(request).await,
+        Err(reason) => {
+            let mut response =
+                Refused::overloaded(format!("requests of kind {}: {reason}", kind.as_str())).into_response();
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(kind.retry_after_s()));
+            response
+        }
+    }
+}
+
+/// How many bytes the body may have: what it says, and where it says nothing, the most.
+fn body_max(request: &Request) -> usize {
+    request
+        .body()
+        .size_hint()
+        .upper()
+        .map_or(BODY_MAX, |bytes| usize::try_from(bytes).unwrap_or(BODY_MAX))
+        .min(BODY_MAX)
 }
 
 /// Counts answers by route.

@@ -72,6 +72,7 @@ impl Refused {
             code: self.code.into(),
             detail: self.detail.clone(),
             field: self.field.clone(),
+            retry_after: None,
         };
         Answer::json(self.status, &problem)
     }
@@ -107,6 +108,10 @@ impl Refused {
             Refusal::ChipElsewhere { chip, node } => {
                 let detail = format!("chip {chip} is registered on node {node}");
                 Refused::new(409, "chip_elsewhere", "A chip belongs to another node", detail).at("chips")
+            }
+            Refusal::NodeReports(node) => {
+                let detail = format!("node {node} reports to this daemon, so it is not off");
+                Refused::new(409, "node_reports", "The node reports", detail)
             }
             Refusal::StaleSession(node) => Refused::stale_session(node.as_str()),
             Refusal::NotRegistered(node) => Refused::not_registered(node.as_str()),
@@ -174,6 +179,11 @@ impl Refused {
     /// A body over the limit.
     pub fn too_large(limit: usize) -> Refused {
         Refused::new(413, "body_too_large", "The body is too large", format!("at most {limit} bytes"))
+    }
+
+    /// A body that was not sent in time.
+    pub fn body_too_slow(limit: std::time::Duration) -> Refused {
+        Refused::new(408, "body_too_slow", "The body was not sent in time", format!("send it within {limit:?}"))
     }
 
     /// A body that could not be read to its end.

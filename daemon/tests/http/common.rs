@@ -45,6 +45,13 @@ impl Daemon {
         Daemon::start_in(dir).await
     }
 
+    /// A daemon on a new database, with this configuration in its file.
+    pub(crate) async fn with_config(text: &str) -> Daemon {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("chiptided.toml"), text).expect("written");
+        Daemon::start_in(dir).await
+    }
+
     /// Writes another policy into the file; the next start puts it in force.
     pub(crate) fn write_policy(&self, text: &str) {
         std::fs::write(self.dir.path().join("policy.yaml"), text).expect("written");
@@ -71,6 +78,10 @@ impl Daemon {
             vec!["chiptided", "--listen", "127.0.0.1:0", "--admin-token-file", token_file.to_str().expect("UTF-8")];
         if policy_file.exists() {
             flags.extend(["--policy-file", policy_file.to_str().expect("UTF-8")]);
+        }
+        let config_file = dir.path().join("chiptided.toml");
+        if config_file.exists() {
+            flags.extend(["--config", config_file.to_str().expect("UTF-8")]);
         }
         let config = Config::load(&Flags::parse_from(flags)).expect("a valid configuration");
         let stop = CancellationToken::new();
@@ -174,6 +185,7 @@ pub(crate) fn registration(name: &str, chips: usize) -> RegisterBody {
         labels: Default::default(),
         driver_version: None,
         chips: (0..chips).map(|i| chip_body(&format!("{name}-gpu{i}"))).collect(),
+        seen: Vec::new(),
     }
 }
 
@@ -200,6 +212,11 @@ impl Node {
         Node { name: name.into(), session, chips, seq: 0, client: daemon.client.clone() }
     }
 
+    /// Takes up a session with a daemon that has been restarted.
+    pub(crate) fn join(&mut self, daemon: &Daemon, session: Uuid) {
+        (self.client, self.session, self.seq) = (daemon.client.clone(), session, 0);
+    }
+
     pub(crate) fn report_body(&mut self) -> ReportBody {
         self.seq += 1;
         let chip =
@@ -212,6 +229,7 @@ impl Node {
             confirmed: Vec::new(),
             vacant: Vec::new(),
             refused: Vec::new(),
+            fenced: Vec::new(),
             work: Vec::new(),
             ladders: Vec::new(),
             orders_seen: None,

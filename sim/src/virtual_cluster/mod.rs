@@ -58,6 +58,8 @@ impl VirtualCluster {
             answers: Vec::new(),
         };
         let mut policy = Policy::default();
+        // Its nodes prove, and never confirm.
+        policy.bounds.start = None;
         change(&mut policy);
         virtual_cluster.round(vec![Command::TakeOver { epoch: 1 }, Command::ApplyPolicy(policy)])?;
         for node in 0..nodes {
@@ -166,6 +168,8 @@ impl VirtualCluster {
                 confirmed: Vec::new(),
                 ladders: Vec::new(),
                 vacant: Vec::new(),
+                refused: Vec::new(),
+                fenced: Vec::new(),
             });
             report.vacant.extend(placement.holds.iter().map(|hold| (hold.chip.clone(), lease, hold.epoch)));
         }
@@ -204,6 +208,7 @@ pub fn job(kind: Kind, priority: i32, replicas: u32, chips: u16) -> JobSpec {
         min_runtime: None,
         preemption_budget: None,
         lease_ttl: None,
+        on_node_loss: Default::default(),
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
         workload: None,
@@ -255,6 +260,7 @@ fn registration(node: usize, chips: u16) -> anyhow::Result<Command> {
             labels: BTreeMap::new(),
         },
         chips: (0..chips).map(facts).collect::<anyhow::Result<_>>()?,
+        seen: Vec::new(),
     })
 }
 
