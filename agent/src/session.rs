@@ -128,7 +128,9 @@ impl<'a> Session<'a> {
         let work = self.agent.wishing.as_ref().map(Wishing::view);
         let mut body = self.dialogue.report_if_due(reading, &self.agent.standing, work, now)?;
         if let Some(view) = work {
-            body.work = view.with_ages(&body.work, host::boot_time());
+            let now = host::boot_time();
+            body.work = view.with_ages(&body.work, now);
+            body.ladders = view.ladder_reports(body.ladders.iter().map(|ladder| &ladder.lease), now);
         }
         for (order, why) in self.agent.standing.not_vacant(reading) {
             debug!(node = %self.agent.config.node, lease = %order.lease, chip = %order.chip, "not vacant yet: {why}");

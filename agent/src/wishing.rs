@@ -7,6 +7,7 @@ use crate::standing::Standing;
 use crate::work::{View, WantedLease, Wish, Work};
 use chiptide_api::node::{LeaseOrder, OrdersView, VacateOrder};
 use chiptide_api::work::ReplicaOrder;
+use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,7 +20,8 @@ pub struct Wishing {
     wish: Wish,
     /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
     last_wanted: BTreeMap<(Uuid, String), u64>,
-    deadlines: BTreeMap<Uuid, Duration>,
+    /// When the time of each lease under notice is up, by the orders' word and on the boot-time clock.
+    deadlines: BTreeMap<Uuid, (Option<DateTime<Utc>>, Duration)>,
     /// Since when nothing is left of the runs before this one, by lease.
     past: BTreeMap<Uuid, (u32, Instant)>,
 }
@@ -35,13 +37,16 @@ impl Wishing {
         &self.view
     }
 
-    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops
-    /// (`now`); said again they only get nearer.
+    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops (`now`).
+    /// One that is said again only gets nearer: orders may be slow. Another one, of a lease that got more time, takes its
+    /// place.
     pub fn receive(&mut self, orders: &OrdersView, now: Duration) {
         let deadline = |order: &LeaseOrder| {
-            let new = order.ends_in.map(|left| now.saturating_add(Duration::from_millis(left.0)));
             let known = self.deadlines.get(&order.lease).copied();
-            Some((order.lease, new.into_iter().chain(known).min()?))
+            let Some(left) = order.ends_in else { return Some((order.lease, known?)) };
+            let new = now.saturating_add(Duration::from_millis(left.0));
+            let same = known.filter(|(of, _)| *of == order.deadline).map(|(_, at)| at);
+            Some((order.lease, (order.deadline, same.map_or(new, |same| same.min(new)))))
         };
         self.deadlines = orders.leases.iter().filter_map(deadline).collect();
     }
@@ -120,7 +125,7 @@ impl Wishing {
         Some(WantedLease {
             job: order.job,
             epoch: order.chips.iter().map(|chip| chip.epoch).max().unwrap_or(0),
-            deadline: self.deadlines.get(&order.lease).copied(),
+            deadline: self.deadlines.get(&order.lease).map(|(_, at)| *at),
             deadline_at: order.deadline,
             may_start: work.replicas.iter().filter(may_start).map(|replica| replica.rank).collect(),
             work,

@@ -3,7 +3,7 @@
 use crate::chip::{ChipView, ServiceBody};
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
-use crate::lease::{LeaseView, ReleaseBody};
+use crate::lease::{ExtensionBody, LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
 use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
@@ -185,6 +185,16 @@ impl Client {
     /// Says that the job of a lease has made a checkpoint just now.
     pub async fn checkpoint_lease(&self, id: Uuid, key: Option<&str>) -> Result<LeaseView, ClientError> {
         self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/checkpoint")), key)).await
+    }
+
+    /// Asks for more time for a lease under notice.
+    pub async fn extend_lease(
+        &self,
+        id: Uuid,
+        body: &ExtensionBody,
+        key: Option<&str>,
+    ) -> Result<LeaseView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/extension")).json(body), key)).await
     }
 
     /// Gives a lease back.

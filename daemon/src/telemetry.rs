@@ -4,13 +4,14 @@ use crate::workloads::{Said, Told};
 use chiptide_allocator::Cluster;
 use chiptide_api::chip::{Reading, ReadingView};
 use chiptide_api::node::{RefusedBody, ReportBody};
-use chiptide_api::work::WorkReport;
-use chiptide_model::{LeaseId, NodeId, SessionId, Timestamp};
+use chiptide_api::work::{LadderReport, WorkReport};
+use chiptide_model::{LadderStep, LeaseId, NodeId, SessionId, Timestamp};
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tracing::error;
+use uuid::Uuid;
 
 /// What a node last said.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ struct Nodes {
 #[derive(Debug, Default)]
 pub struct Telemetry {
     nodes: RwLock<Nodes>,
+    /// How many steps with which leases are in the log, as far as this daemon knows and their nodes still tell them.
+    ladders: RwLock<FxHashMap<NodeId, Vec<(Uuid, usize)>>>,
 }
 
 impl Telemetry {
@@ -76,6 +79,30 @@ impl Telemetry {
             && (latest.session, latest.seq) == (SessionId(report.session), report.seq)
         {
             latest.seq = report.seq.saturating_sub(1);
+        }
+    }
+
+    /// Whether a node tells more of a lease than is in the log already.
+    pub fn is_news(&self, node: &NodeId, ladder: &LadderReport) -> bool {
+        let ladders = self.ladders.read();
+        let known = ladders.get(node).into_iter().flatten().find(|(lease, _)| *lease == ladder.lease);
+        known.is_none_or(|(_, steps)| *steps < ladder.steps.len())
+    }
+
+    /// Notes the steps that are in the log now, and forgets those that the node no longer tells.
+    pub fn note_ladders(&self, node: &NodeId, logged: &[(LeaseId, Vec<LadderStep>)], report: &ReportBody) {
+        if report.ladders.is_empty() && !self.ladders.read().contains_key(node) {
+            return;
+        }
+        let mut ladders = self.ladders.write();
+        let known = ladders.entry(node.clone()).or_default();
+        known.retain(|(lease, _)| report.ladders.iter().any(|ladder| ladder.lease == *lease));
+        for (lease, steps) in logged {
+            known.retain(|(of, _)| *of != lease.0);
+            known.push((lease.0, steps.len()));
+        }
+        if known.is_empty() {
+            ladders.remove(node);
         }
     }
 

@@ -15,6 +15,7 @@ mod outputs;
 pub(crate) mod procs;
 mod record;
 mod replica;
+mod steps;
 mod wish;
 
 pub use containment::{Containment, Hierarchy};

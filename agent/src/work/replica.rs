@@ -5,6 +5,7 @@ use super::cgroup::Cgroup;
 use super::ladder::{Act, Bounds, Ladder, Wanted};
 use super::procs::{self, Proc};
 use super::record::{Folder, Guardian, Key, Record};
+use super::steps::Steps;
 use super::wish::ReplicaView;
 use crate::fault_point;
 use chiptide_api::work::WorkBody;
@@ -47,6 +48,7 @@ pub(crate) struct Replica {
     ending_since: Option<Duration>,
     present: bool,
     stray: bool,
+    steps: Steps,
 }
 
 impl Replica {
@@ -90,6 +92,7 @@ impl Replica {
             ending_since: None,
             present: true,
             stray: false,
+            steps: Steps::default(),
         }
     }
 
@@ -100,6 +103,11 @@ impl Replica {
 
     pub(crate) fn is_present(&self) -> bool {
         self.present
+    }
+
+    /// The steps taken with it so far.
+    pub(crate) fn steps(&self) -> Steps {
+        self.steps
     }
 
     /// Which run it is.
@@ -139,6 +147,7 @@ impl Replica {
                     self.ended.get_or_insert_with(|| failed("it was ended before it had started"));
                     self.ended_at.get_or_insert(now);
                     self.present = false;
+                    self.steps.empty = Some(now);
                     info!(replica = %self.key, after_ms = self.ending_ms(now), "nothing of it is left");
                     fault_point::reach("ladder-gone");
                 }
@@ -190,6 +199,7 @@ impl Replica {
         match act {
             Act::Nothing => {}
             Act::Notice(deadline) => {
+                self.steps.told.get_or_insert(now);
                 let left = deadline.saturating_sub(now);
                 info!(replica = %self.key, left_ms = left.as_millis() as u64, "notice given");
                 if let Err(error) = self.give_notice(left, deadline_at) {
@@ -199,12 +209,15 @@ impl Replica {
                 self.signal_notice();
             }
             Act::Terminate => {
+                self.steps.terminated.get_or_insert(now);
                 info!(replica = %self.key, "terminating");
                 self.members().unwrap_or_default().iter().for_each(|pid| procs::signal(*pid, Signal::TERM));
                 fault_point::reach("ladder-terminated");
             }
             Act::Kill | Act::KillLoudly => {
+                self.steps.killed.get_or_insert(now);
                 if act == Act::KillLoudly {
+                    self.steps.stuck.get_or_insert(now);
                     let left = self.members().unwrap_or_default();
                     error!(replica = %self.key, after_ms = self.ending_ms(now), ?left, "killed, and still there");
                 }

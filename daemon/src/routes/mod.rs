@@ -73,6 +73,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))
         .routes(routes!(leases::checkpoint))
+        .routes(routes!(leases::extension))
         .routes(routes!(leases::release))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))

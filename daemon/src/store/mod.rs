@@ -12,6 +12,7 @@ pub mod consolidations;
 pub mod demand;
 pub mod durability;
 pub mod events;
+pub mod eviction_steps;
 pub mod evictions;
 pub mod holds;
 pub mod idempotency_keys;

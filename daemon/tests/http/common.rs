@@ -232,6 +232,7 @@ impl Node {
             fenced: Vec::new(),
             work: Vec::new(),
             faults: Vec::new(),
+            ladders: Vec::new(),
             orders_seen: None,
         }
     }
