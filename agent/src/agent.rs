@@ -3,6 +3,8 @@
 
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
+use crate::fence::Fences;
+use crate::host;
 use crate::logs::Logs;
 use crate::reading::NodeReading;
 use crate::session::Session;
@@ -11,14 +13,14 @@ use crate::state::{StateDir, StateError};
 use crate::weighing::Weighing;
 use crate::wishing::Wishing;
 use crate::work::Work;
-use chiptide_api::node::{ChipBody, HealthBody, OrdersView, RegisterBody, RegisterView};
+use chiptide_api::node::{OrdersView, RegisterBody, RegisterView};
 use chiptide_api::{Client, ClientError};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{error, info};
 use uuid::Uuid;
 
 /// How long a registration may take before it counts as unanswered.
@@ -60,6 +62,7 @@ pub struct Agent {
     pub(crate) complaints: Complaints,
     pub(crate) source_ended: bool,
     state: Option<StateDir>,
+    pub(crate) work: Option<Work>,
     pub(crate) wishing: Option<Wishing>,
     pub(crate) logs: Option<Logs>,
     pub(crate) weighing: Option<Weighing>,
@@ -79,6 +82,7 @@ impl Agent {
             standing: Standing::default(),
             source_ended: false,
             state: None,
+            work: None,
             wishing: None,
             logs: None,
             weighing: None,
@@ -95,9 +99,11 @@ impl Agent {
     }
 
     /// This agent, running the workloads of its leases. Without, leases are carried and whoever holds them runs the work.
-    pub fn running(mut self, work: Work) -> Agent {
+    pub fn running(mut self, mut work: Work) -> Agent {
         self.logs = Some(Logs::new(work.outputs()));
-        self.wishing = Some(Wishing::new(work));
+        let fences = Fences::after(work.deadlines().clone());
+        self.wishing = Some(Wishing::new(work.view()).fenced(fences));
+        self.work = Some(work);
         self
     }
 
@@ -119,6 +125,30 @@ impl Agent {
         }
     }
 
+    /// A report sent at `sent` was answered as renewed. The guardians have the new deadlines before they count: a renewal that
+    /// cannot be written is none.
+    pub(crate) fn renew(&mut self, sent: Duration) {
+        let (Some(wishing), Some(work)) = (&mut self.wishing, &mut self.work) else { return };
+        let now = host::boot_time();
+        let mut renewed = wishing.fences().clone();
+        renewed.renew(sent, now);
+        match work.keep_deadlines(&renewed.deadlines()) {
+            Ok(()) => wishing.set_fences(renewed),
+            Err(error) => error!(node = %self.config.node, "a renewal cannot be written, and does not count: {error}"),
+        }
+    }
+
+    /// Fenced leases have come or gone with new orders.
+    pub(crate) fn keep_deadlines(&mut self) {
+        let (Some(wishing), Some(work)) = (&self.wishing, &mut self.work) else { return };
+        let fences = wishing.fences();
+        let present = |lease: Uuid| wishing.view().leases_present().any(|other| other == lease);
+        let kept = work.keep_deadlines(&fences.deadlines());
+        if let Err(error) = kept.and_then(|()| work.forget_deadlines(|lease| fences.knows(lease) || present(lease))) {
+            error!(node = %self.config.node, "the deadlines of fenced leases cannot be kept: {error}");
+        }
+    }
+
     /// The node's wanted state as last received (a source of scripted chips follows it).
     pub fn orders(&self) -> watch::Receiver<OrdersView> {
         self.orders.subscribe()
@@ -136,9 +166,9 @@ impl Agent {
     async fn live(&mut self) -> Infallible {
         let mut pause = Backoff::default();
         loop {
-            let (told, facts) = self.register().await;
+            let (told, registered) = self.register().await;
             let begun = Instant::now();
-            Session::new(self, told, facts).serve().await;
+            Session::new(self, &told, &registered).serve().await;
             match begun.elapsed() < SHORT_SESSION {
                 true => sleep(pause.next()).await,
                 false => pause.reset(),
@@ -146,8 +176,8 @@ impl Agent {
         }
     }
 
-    /// Registers, however long that takes. Answers the session and the facts it was told.
-    async fn register(&mut self) -> (RegisterView, Vec<ChipBody>) {
+    /// Registers, however long that takes. Answers the session and the reading it was told.
+    async fn register(&mut self) -> (RegisterView, NodeReading) {
         let mut pause = Backoff::default();
         loop {
             let reading = self.reading();
@@ -158,7 +188,7 @@ impl Agent {
                     self.complaints.answered();
                     let (node, chips) = (&self.config.node, body.chips.len());
                     info!(%node, session = %told.session, chips, every = %told.report_every, "registered");
-                    return (told, facts(&reading));
+                    return (told, reading);
                 }
                 Ok(Err(error)) => self.after_refused_registration(&error, &mut pause),
                 Err(_) => {
@@ -202,11 +232,6 @@ impl Agent {
         let stale = self.config.stale_after.and_then(|limit| reading.gone_stale(Instant::now(), limit));
         stale.unwrap_or(reading)
     }
-}
-
-/// What a reading says of its chips that only a registration can tell: everything but health.
-pub(crate) fn facts(reading: &NodeReading) -> Vec<ChipBody> {
-    reading.chips.iter().map(|now| ChipBody { health: HealthBody::Healthy, ..now.chip.clone() }).collect()
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
