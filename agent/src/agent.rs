@@ -202,7 +202,7 @@ impl Agent {
 
     fn after_refused_registration(&mut self, error: &ClientError, pause: &mut Backoff) -> Duration {
         match self.complaints.judge("register", error) {
-            Verdict::Retry => pause.next(),
+            Verdict::Retry(told) => pause.next_told(told),
             Verdict::Refused | Verdict::Register => pause.slow(),
         }
     }

@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
 fn after_failure(verdict: Verdict, pause: &mut Backoff) -> Result<Duration, Over> {
     match verdict {
         Verdict::Register => Err(Over),
-        Verdict::Retry => Ok(pause.next()),
+        Verdict::Retry(told) => Ok(pause.next_told(told)),
         Verdict::Refused => Ok(pause.slow()),
     }
 }
