@@ -11,6 +11,7 @@ mod complaints;
 pub mod config;
 pub mod dialogue;
 pub mod fault_point;
+pub mod faults;
 pub mod holders;
 pub mod host;
 pub mod idle;
