@@ -55,7 +55,8 @@ fn start(command: &CommandLine) -> anyhow::Result<()> {
         return Ok(());
     }
     log_to_stderr(config.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // One thread: what blocks has threads of its own, and a node's memory belongs to its jobs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the runtime")?;
     let ended = runtime.block_on(run(command, config));
     // The driver may be stuck in a call for ever; it is not waited for.
