@@ -1,8 +1,8 @@
 //! `chiptide-agent`: reads this machine's chips and runs the node's agent until it is told to stop.
 
 use anyhow::Context;
-use chiptide_agent::fault_point;
 use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::fault_point;
 use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
