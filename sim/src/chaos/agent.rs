@@ -207,10 +207,8 @@ impl Agent {
             match letter.body {
                 Body::Orders(orders) => self.take_over(asked, *orders, around),
                 Body::Stranger => self.forget_session(),
-                _ => {
-                    self.poll_after = around.now + AGAIN;
-                    self.daemon = (self.daemon + 1) % around.daemons;
-                }
+                // Reports find the daemon that leads; were polls to change it as well, the two could take turns for ever.
+                _ => self.poll_after = around.now + AGAIN,
             }
         }
     }

@@ -454,6 +454,7 @@ impl Lead {
                 confirmed: Vec::new(),
                 vacant,
                 refused: Vec::new(),
+                faults: Vec::new(),
                 fenced: Vec::new(),
             };
             if !made_up.vacant.is_empty() {

@@ -2,6 +2,7 @@
 //! goes, this stays.
 
 use super::step::Dice;
+use chiptide_agent::faults::Signs;
 use chiptide_agent::work::Key;
 use chiptide_agent::{ChipNow, NodeReading};
 use chiptide_api::chip::{ChipProcess, Reading};
@@ -231,7 +232,12 @@ impl Node {
             health,
         };
         if facts.health != HealthBody::Healthy {
-            return ChipNow { chip: facts, reading: Reading::default(), owners: BTreeMap::new() };
+            return ChipNow {
+                chip: facts,
+                reading: Reading::default(),
+                owners: BTreeMap::new(),
+                signs: Signs::default(),
+            };
         }
         let listed: Vec<&Process> = if now < chip.lies_until { Vec::new() } else { self.open_on(at, now).collect() };
         let busy = !listed.is_empty() || (now < chip.memory_until && now >= chip.lies_until);
@@ -243,7 +249,7 @@ impl Node {
         };
         let owners: BTreeMap<u32, Uuid> =
             listed.iter().filter(|p| p.in_group).map(|process| (process.pid, process.key.lease)).collect();
-        ChipNow { chip: facts, reading, owners }
+        ChipNow { chip: facts, reading, owners, signs: Signs::default() }
     }
 
     /// Processes that have a chip open now.

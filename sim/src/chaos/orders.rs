@@ -98,6 +98,7 @@ pub(super) fn report(cluster: &Cluster, node: &NodeId, body: &ReportBody, rules:
         confirmed: body.confirmed.iter().map(|lease| LeaseId(*lease)).collect(),
         vacant,
         refused: refused.collect(),
+        faults: Vec::new(),
         fenced: body.fenced.iter().map(|lease| LeaseId(*lease)).collect(),
     }
 }

@@ -74,9 +74,8 @@ impl Recount {
     fn take(&mut self, event: &Event, nodes: Option<&[Node]>, found: &mut Vec<String>) {
         match event {
             Event::JobSubmitted { job, spec, .. } => {
-                if self.jobs.insert(*job, (Standing::Pending, spec.clone())).is_some() {
-                    found.push(format!("I5: job {job} is accepted twice"));
-                }
+                let twice = self.jobs.insert(*job, (Standing::Pending, spec.clone())).is_some();
+                found.extend(twice.then(|| format!("I5: job {job} is accepted twice")));
             }
             Event::JobEnded { job, .. } => self.end_job(*job, found),
             Event::ClaimMade { job, .. } => drop(self.claimed.insert(*job)),
@@ -85,9 +84,8 @@ impl Recount {
                 self.grant(*lease, *job, placements, *extra, nodes, found)
             }
             Event::LeaseRevoked { cause: Cause::Preempt { for_job } | Cause::Reclaim { for_job }, .. } => {
-                if self.standing(*for_job) != Some(Standing::Pending) {
-                    found.push(format!("I6: a lease is taken for job {for_job}, which does not wait"));
-                }
+                let waits = self.standing(*for_job) == Some(Standing::Pending);
+                found.extend((!waits).then(|| format!("I6: a lease is taken for job {for_job}, which does not wait")));
             }
             Event::LeaseEnded { lease, next, .. } => self.end_lease(*lease, next, found),
             Event::ChipVacated { chip, lease, .. } => {
