@@ -3,6 +3,7 @@
 use crate::reading::NodeReading;
 use crate::standing::Standing;
 use crate::work::View;
+use chiptide_api::fault::FaultBody;
 use chiptide_api::node::{HealthBody, RefusedBody, VacantBody};
 use chiptide_api::work::WorkReport;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub(crate) struct Telling {
     pub(crate) refused: Vec<RefusedBody>,
     /// How the workloads are.
     pub(crate) work: Vec<WorkReport>,
+    /// Faults of the chips.
+    pub(crate) faults: Vec<FaultBody>,
     /// Leases whose ladder is to be told, and how many steps it has.
     pub(crate) ladders: BTreeMap<Uuid, usize>,
 }
@@ -29,7 +32,12 @@ pub(crate) struct Telling {
 impl Telling {
     /// What is to be told now. `work` is what the keeper knows, where there is one: then a lease with a workload is carried
     /// only once that has been started.
-    pub(crate) fn of(reading: &NodeReading, standing: &Standing, work: Option<&View>) -> Telling {
+    pub(crate) fn of(
+        reading: &NodeReading,
+        standing: &Standing,
+        work: Option<&View>,
+        faults: Vec<FaultBody>,
+    ) -> Telling {
         let health = reading.chips.iter().map(|now| (now.chip.id.clone(), discriminant(&now.chip.health))).collect();
         Telling {
             health,
@@ -37,6 +45,7 @@ impl Telling {
             vacant: standing.vacant(reading),
             refused: standing.refused(),
             work: work.map(View::reports).unwrap_or_default(),
+            faults,
             ladders: work.map(|view| ladders(standing, view)).unwrap_or_default(),
         }
     }
@@ -48,6 +57,7 @@ impl Telling {
             || self.vacant.iter().any(|proof| !told.vacant.contains(proof))
             || self.ladders.iter().any(|(lease, steps)| told.ladders.get(lease) != Some(steps))
             || self.work.iter().any(|work| !told.work.contains(work))
+            || self.faults.iter().any(|fault| !told.faults.contains(fault))
             || self.refused.iter().any(|grant| !told.refused.contains(grant))
     }
 }

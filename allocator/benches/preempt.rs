@@ -184,6 +184,7 @@ fn backlog(name: &str, held: Fleet, sizes: &[u16]) {
             confirmed: Vec::new(),
             ladders: Vec::new(),
             vacant: Vec::new(),
+            faults: Vec::new(),
             refused: Vec::new(),
             fenced: Vec::new(),
         };

@@ -1,6 +1,7 @@
 //! Nodes: what an agent sends, what it is told, and how the API shows a node.
 
 use crate::chip::Reading;
+use crate::fault::FaultBody;
 use crate::logs::LogOrder;
 use crate::work::{LadderReport, WorkOrder, WorkReport};
 use chrono::{DateTime, Utc};
@@ -148,6 +149,9 @@ pub struct ReportBody {
     /// notice, the lease is over before its deadline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub work: Vec<WorkReport>,
+    /// Faults of its chips: those that last, and those that are over until that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultBody>,
     /// How far the agent has come with workloads that are taken or were, a lease each: told once nothing is left on the node,
     /// or something does not die, until the lease is out of the orders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

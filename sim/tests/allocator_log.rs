@@ -161,6 +161,7 @@ impl History {
             vacant,
             refused: Vec::new(),
             fenced: Vec::new(),
+            faults: Vec::new(),
         }));
     }
 
