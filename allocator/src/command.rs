@@ -2,8 +2,8 @@
 
 use crate::forgotten::{RefusedGrant, Seen};
 use chiptide_model::{
-    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LadderStep, LeaseId, Millis, NodeFacts, NodeId, Outcome,
-    Policy, ReplicaEnd, SessionId, Verdict,
+    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LadderStep, LeaseId, Millis, NodeFacts, NodeId,
+    Outcome, Policy, ReplicaEnd, SessionId, Verdict,
 };
 use std::sync::Arc;
 

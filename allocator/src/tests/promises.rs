@@ -257,7 +257,9 @@ fn a_holder_gets_one_extension_and_the_promise_waits_as_much_longer() {
     assert_eq!(world.round(vec![extend("1s")]), vec![Err(Refusal::ExtensionUsed(lease))]);
     world.after("31s");
     world.after("30s");
-    world.expect(expect![""]);
+    world.expect(expect![[r#"
+        train may stay until +1m
+        lease of train ends (preempt): back to pending"#]]);
 }
 
 #[test]
@@ -268,5 +270,11 @@ fn a_holder_that_has_saved_its_work_may_leave_at_once() {
     world.round(vec![saved()]);
     world.submit(job("chat").priority(HIGH)).expect("accepted");
     world.round(vec![saved()]);
-    world.expect(expect![""]);
+    world.expect(expect![[r#"
+        train checkpoints
+        chat submitted
+        evict train for chat by +30s
+        chat is promised n1-0
+        train checkpoints
+        lease of train ends (preempt): back to pending"#]]);
 }
