@@ -1,6 +1,7 @@
 //! What a handler is given.
 
 use crate::auth::Tokens;
+use crate::forwarding::Forwarder;
 use crate::rounds::Rounds;
 use crate::routes::problem::Refused;
 use crate::shared::Shared;
@@ -19,6 +20,8 @@ pub struct App {
     pub store: Store,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
+    /// The way to the leader.
+    pub forwarder: Forwarder,
 }
 
 impl App {

@@ -3,6 +3,7 @@
 use crate::config::Agents;
 use crate::health::Health;
 use crate::log_desk::LogDesk;
+use crate::role::Role;
 use crate::telemetry::Telemetry;
 use crate::watchers::Watchers;
 use chiptide_allocator::Cluster;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub stopping: CancellationToken,
     /// How well we can serve.
     pub health: Arc<Health>,
+    /// Who leads.
+    pub role: Arc<Role>,
     last_now: AtomicI64,
 }
 
@@ -50,6 +53,7 @@ impl Shared {
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
             stopping: CancellationToken::new(),
             health,
+            role: Arc::default(),
             last_now: AtomicI64::new(0),
         }
     }
@@ -70,9 +74,9 @@ impl Shared {
         Timestamp(self.last_now.fetch_max(wall, Ordering::Relaxed).max(wall))
     }
 
-    /// Whether the daemon leads and its memory is whole.
-    pub fn is_ready(&self) -> bool {
-        self.health.is_led()
+    /// Whether the daemon leads, by its own clock too, and its memory is whole.
+    pub fn leads(&self) -> bool {
+        self.health.is_led() && self.role.leads()
     }
 
     /// Says whether the daemon may serve.

@@ -13,6 +13,7 @@ use crate::store::leader::Leadership;
 use anyhow::Context;
 use chiptide_allocator::Command;
 use chiptide_model::Policy;
+use parking_lot::RwLock;
 use round_loop::RoundLoop;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -33,15 +34,32 @@ pub struct Entry {
 /// The way into the round loop: a bounded queue.
 #[derive(Clone, Debug)]
 pub struct Rounds {
-    entries: mpsc::Sender<Entry>,
+    /// Absent while this daemon does not lead.
+    entries: Arc<RwLock<Option<mpsc::Sender<Entry>>>>,
+    capacity: usize,
     health: Arc<Health>,
 }
 
 impl Rounds {
-    /// A queue of at most `capacity` commands, and its other end.
-    pub fn channel(capacity: usize, health: Arc<Health>) -> (Rounds, mpsc::Receiver<Entry>) {
-        let (entries, receiver) = mpsc::channel(capacity);
-        (Rounds { entries, health }, receiver)
+    /// A queue of at most `capacity` commands, which is closed.
+    pub fn closed(capacity: usize, health: Arc<Health>) -> Rounds {
+        Rounds { entries: Arc::default(), capacity, health }
+    }
+
+    /// Opens the queue for a new leadership, and answers its other end.
+    pub fn open(&self) -> mpsc::Receiver<Entry> {
+        let (entries, receiver) = mpsc::channel(self.capacity);
+        *self.entries.write() = Some(entries);
+        receiver
+    }
+
+    /// Closes the queue: what is in it is still decided, nothing more comes in.
+    pub fn close(&self) {
+        *self.entries.write() = None;
+    }
+
+    fn sender(&self) -> Option<mpsc::Sender<Entry>> {
+        self.entries.read().clone()
     }
 
     /// Submits a command; the answer comes after the commit. A full queue refuses at once, and so do rounds that cannot
@@ -51,18 +69,23 @@ impl Rounds {
             return Err(Refused::store_unavailable(known.trouble));
         }
         let (reply, answer) = oneshot::channel();
-        self.entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
+        let entries = self.sender().ok_or_else(Refused::no_leader)?;
+        entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::overloaded("the queue of commands is full"),
-            mpsc::error::TrySendError::Closed(_) => Refused::unavailable("the daemon is shutting down"),
+            mpsc::error::TrySendError::Closed(_) => Refused::no_leader(),
         })?;
+        // The queue is closed when its last sender is gone.
+        drop(entries);
         answer.await.map_err(|_| Refused::outcome_unknown())
     }
 
     /// Submits a command of the daemon's own, whose answer nobody waits for.
     pub async fn tell(&self, command: Command) {
         let (reply, _) = oneshot::channel();
-        // A closed queue means shutdown: the command has become pointless.
-        drop(self.entries.send(Entry { command, many: false, key: None, reply }).await);
+        // A closed queue means that we do not lead any more: the command has become pointless.
+        if let Some(entries) = self.sender() {
+            drop(entries.send(Entry { command, many: false, key: None, reply }).await);
+        }
     }
 }
 
@@ -70,7 +93,7 @@ impl Rounds {
 #[derive(Debug)]
 pub struct Led {
     leading: Option<oneshot::Receiver<()>>,
-    ended: oneshot::Receiver<anyhow::Result<()>>,
+    ended: Option<oneshot::Receiver<anyhow::Result<()>>>,
 }
 
 impl Led {
@@ -85,9 +108,12 @@ impl Led {
         anyhow::bail!("the round loop ended before it led")
     }
 
-    /// Waits for the loop's end.
+    /// Waits for the loop's end, and answers how it ended; `Ok` if that was told already.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
-        (&mut self.ended).await.context("the round loop broke")?
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        let how = ended.await.context("the round loop broke");
+        self.ended = None;
+        how?
     }
 }
 
@@ -113,5 +139,5 @@ pub fn spawn(
     let thread = std::thread::Builder::new().name("rounds".into());
     // The handle is not joined: the end is told through the channel, and a panic closes it.
     thread.spawn(move || drop(ended_in.send(runtime.block_on(life)))).context("start the rounds' thread")?;
-    Ok(Led { leading: Some(leading), ended })
+    Ok(Led { leading: Some(leading), ended: Some(ended) })
 }
