@@ -13,6 +13,7 @@ mod own_postgres;
 mod postgres;
 mod queues;
 mod reservations;
+mod standby;
 mod store;
 mod unfit;
 mod workloads;
