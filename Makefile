@@ -1,11 +1,13 @@
 # The few commands a person needs. Cargo decides what has to be built; nothing here is a file.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint fmt bench deny install-missing
+.PHONY: help demo up test chaos handover lint fmt bench deny install-missing
 
 # Where rustup puts cargo, for shells that have not been told yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
+CHAOS_MINUTES ?= 10
+CHAOS_SEED ?= 1
 demo_binaries := --bin chiptided --bin chiptide-agent --bin chiptide --bin chiptide-sim
 
 help: ## Show this list
@@ -25,6 +27,16 @@ test: install-missing ## Everything that must hold: format, tests, lints, query 
 	cargo test --workspace
 	$(MAKE) --no-print-directory lint
 	cargo xtask db-check
+
+chaos: install-missing ## Real faults under load for CHAOS_MINUTES (10), judged; a short version is part of `test`
+	cargo build --profile demo $(demo_binaries)
+	cargo build --profile demo --package fake-nvml
+	target/demo/chiptide-sim faults --all --faults 100000 --minutes $(CHAOS_MINUTES) --seed $(CHAOS_SEED) --json chaos-report.json
+
+handover: install-missing ## How long a chip takes from one holder to the next, with real processes
+	cargo build --profile demo $(demo_binaries)
+	cargo build --profile demo --package fake-nvml
+	target/demo/chiptide-sim handover --json handover-report.json
 
 lint: ## Clippy without a warning, and the house rules
 	cargo clippy --workspace --all-targets -- -D warnings

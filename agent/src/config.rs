@@ -88,6 +88,9 @@ pub struct Given {
     /// From the kill until what does not die is complained of
     #[arg(long, env = "CHIPTIDE_AGENT_VERIFY_FOR", value_name = "DURATION")]
     verify_for: Option<Millis>,
+    /// How long a workload that failed rests before its first restart; each later one takes twice as long, up to a minute
+    #[arg(long, env = "CHIPTIDE_AGENT_RESTART_AFTER", value_name = "DURATION")]
+    restart_after: Option<Millis>,
     /// How much of a workload's stdout is kept, and as much of its stderr, MiB
     #[arg(long, env = "CHIPTIDE_AGENT_OUTPUT_MAX_MIB")]
     output_max_mib: Option<u64>,
@@ -150,6 +153,8 @@ pub struct Config {
     pub kill_after: Millis,
     /// From the kill until what does not die is complained of.
     pub verify_for: Millis,
+    /// How long a workload that failed rests before its first restart.
+    pub restart_after: Millis,
     /// How much output of each kind is kept of a workload, MiB.
     pub output_max_mib: u64,
     /// NVIDIA's management library.
@@ -193,6 +198,7 @@ impl Given {
             process_groups: self.process_groups.or(below.process_groups),
             kill_after: self.kill_after.or(below.kill_after),
             verify_for: self.verify_for.or(below.verify_for),
+            restart_after: self.restart_after.or(below.restart_after),
             output_max_mib: self.output_max_mib.or(below.output_max_mib),
             nvml_library: self.nvml_library.or(below.nvml_library),
             allow_no_chips: self.allow_no_chips.or(below.allow_no_chips),
@@ -246,6 +252,7 @@ impl Config {
             process_groups: given.process_groups.unwrap_or(false),
             kill_after: given.kill_after.with_context(key("kill_after"))?,
             verify_for: given.verify_for.with_context(key("verify_for"))?,
+            restart_after: given.restart_after.with_context(key("restart_after"))?,
             output_max_mib: given.output_max_mib.with_context(key("output_max_mib"))?,
             nvml_library: given.nvml_library,
             allow_no_chips: given.allow_no_chips.unwrap_or(false),
@@ -307,6 +314,7 @@ impl Config {
         line("process_groups", self.process_groups.to_string());
         line("kill_after", quoted(&self.kill_after.to_string()));
         line("verify_for", quoted(&self.verify_for.to_string()));
+        line("restart_after", quoted(&self.restart_after.to_string()));
         line("output_max_mib", self.output_max_mib.to_string());
         if let Some(library) = &self.nvml_library {
             line("nvml_library", quoted(&library.display().to_string()));

@@ -128,6 +128,7 @@ fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Res
             kill_after: Duration::from_millis(config.kill_after.0),
             verify_for: Duration::from_millis(config.verify_for.0),
         },
+        restart_after: Duration::from_millis(config.restart_after.0),
         output_bytes_max: config.output_max_mib.saturating_mul(1024 * 1024),
         // This very binary, also when another has taken its place on disk.
         guardian: "/proc/self/exe".into(),

@@ -5,6 +5,7 @@
 use crate::agent::{Agent, facts};
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
+use crate::host;
 use crate::reading::NodeReading;
 use crate::telling::Telling;
 use crate::wishing::{self, Wishing};
@@ -162,7 +163,10 @@ impl<'a> Session<'a> {
             confirmed: telling.confirmed.clone(),
             vacant: telling.vacant.clone(),
             refused: telling.refused.clone(),
-            work: telling.work.clone(),
+            work: match &self.agent.wishing {
+                Some(wishing) => wishing.view().with_ages(&telling.work, host::boot_time()),
+                None => telling.work.clone(),
+            },
             orders_seen: self.seen.as_ref().map(|(revision, _)| revision.clone()),
         };
         self.telling = Some(telling);
@@ -191,6 +195,7 @@ impl<'a> Session<'a> {
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("report", &error), &mut self.report_pause)?,
             None => {
+                self.agent.client.move_on();
                 self.agent.complaints.unanswered("report", "no answer in time");
                 self.report_pause.next()
             }
@@ -214,6 +219,7 @@ impl<'a> Session<'a> {
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("orders", &error), &mut self.poll_pause),
             None => {
+                self.agent.client.move_on();
                 self.agent.complaints.unanswered("orders", "no answer in time");
                 Ok(self.poll_pause.next())
             }

@@ -21,12 +21,21 @@ pub(crate) struct Wishing {
     /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
     last_wanted: BTreeMap<(Uuid, String), u64>,
     deadlines: BTreeMap<Uuid, Duration>,
+    /// Since when nothing is left of the runs before this one, by lease.
+    past: BTreeMap<Uuid, (u32, Instant)>,
 }
 
 impl Wishing {
     pub(crate) fn new(mut work: Work) -> Wishing {
         let view = work.view();
-        Wishing { work, view, wish: Wish::default(), last_wanted: BTreeMap::new(), deadlines: BTreeMap::new() }
+        Wishing {
+            work,
+            view,
+            wish: Wish::default(),
+            last_wanted: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            past: BTreeMap::new(),
+        }
     }
 
     /// What the keeper knew when it was last asked.
@@ -54,6 +63,7 @@ impl Wishing {
     /// Tells the keeper what is wanted now, if that is something else, and holds back the proofs that have to wait for it.
     fn mind(&mut self, standing: &mut Standing, reading: &NodeReading, informed: bool) {
         self.view = self.work.view();
+        self.note_past_runs(standing);
         if informed {
             let next = self.wish_of(standing, reading);
             if next.leases != self.wish.leases || next.vendors != self.wish.vendors || self.wish.number == 0 {
@@ -76,6 +86,24 @@ impl Wishing {
         self.last_wanted.retain(|_, last| heeded <= *last);
     }
 
+    /// A run starts on what is read after the last one is gone.
+    fn note_past_runs(&mut self, standing: &Standing) {
+        let work = |order: &LeaseOrder| Some((order.lease, order.work.as_ref()?.run));
+        let runs: BTreeMap<Uuid, u32> = standing.orders().leases.iter().filter_map(work).collect();
+        self.past.retain(|lease, (run, _)| runs.get(lease) == Some(run));
+        for (lease, run) in runs.into_iter().filter(|(_, run)| *run > 0) {
+            if self.view.is_past(lease, run) {
+                self.past.entry(lease).or_insert((run, Instant::now()));
+            }
+        }
+    }
+
+    /// Work without chips leaves nothing that a reading could show.
+    fn is_after_past_runs(&self, lease: Uuid, run: u32, replica: &ReplicaOrder, reading: &NodeReading) -> bool {
+        let since = self.past.get(&lease).map(|(_, since)| *since);
+        run == 0 || since.is_some_and(|since| replica.chips.is_empty() || reading.taken > since)
+    }
+
     fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {
         let fresh = standing.orders().leases.iter().filter(|order| standing.is_fresh(order));
         let leases = fresh.filter_map(|order| Some((order.lease, self.wanted(standing, order, reading)?)));
@@ -86,10 +114,12 @@ impl Wishing {
     fn wanted(&self, standing: &Standing, order: &LeaseOrder, reading: &NodeReading) -> Option<WantedLease> {
         let work = order.work.clone()?;
         // What may start stays so: its own process, once at work, is nothing that speaks against it.
-        let before = self.wish.leases.get(&order.lease).map(|wanted| &wanted.may_start);
+        let before = self.wish.leases.get(&order.lease).filter(|wanted| wanted.work.run == work.run);
+        let before = before.map(|wanted| &wanted.may_start);
         let may_start = |replica: &&ReplicaOrder| {
             before.is_some_and(|before| before.contains(&replica.rank))
-                || standing.may_start(order, &replica.chips, reading)
+                || self.is_after_past_runs(order.lease, work.run, replica, reading)
+                    && standing.may_start(order, &replica.chips, reading)
         };
         Some(WantedLease {
             job: order.job,

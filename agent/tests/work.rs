@@ -224,6 +224,61 @@ async fn a_workload_runs_as_the_configured_user() {
 }
 
 #[tokio::test]
+async fn a_replica_that_failed_is_started_anew_with_what_it_had_said_and_done_and_the_count_outlives_the_agent() {
+    for kept in ways() {
+        let mut node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let mut order = node.work(id, 7, "echo run $CHIPTIDE_RUN; echo x >> kept; wc -l < kept > lines; exit 3");
+        node.daemon.give("r1", vec![order.clone()], vec![]);
+        let report = node.reported(id, has_ended).await;
+        assert_eq!((report.work[0].run, &report.work[0].work), (0, &WorkBody::Exited { code: 3 }), "{kept:?}");
+        assert!(report.work[0].ended_ago.is_some());
+        order.work.as_mut().expect("work").run = 1;
+        node.daemon.give("r2", vec![order.clone()], vec![]);
+        node.daemon.reported(|report| report.work.iter().any(|work| work.run == 1 && has_ended(&work.work))).await;
+        node.kill_agent();
+        node.start_agent().await;
+        let report = node.reported(id, has_ended).await;
+        assert_eq!(report.work[0].run, 1, "{kept:?}: nothing is run twice");
+        order.work.as_mut().expect("work").run = 2;
+        node.daemon.give("r3", vec![order.clone()], vec![]);
+        node.daemon.reported(|report| report.work.iter().any(|work| work.run == 2 && has_ended(&work.work))).await;
+        assert_eq!(node.said(id, "stdout").await, "run 0\nrun 1\nrun 2\n");
+        assert_eq!(node.said(id, "scratch/lines").await.trim(), "3", "the working directory stays");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_runs_is_ended_and_started_anew_when_another_of_its_gang_has_failed() {
+    for kept in ways() {
+        let node = Node::start(kept).await;
+        let id = Uuid::new_v4();
+        let mut order = node.work(id, 7, STUBBORN);
+        node.daemon.give("r1", vec![order.clone()], vec![]);
+        let before = node.pids(id, "scratch/pids", 2).await;
+        order.work.as_mut().expect("work").run = 1;
+        node.daemon.give("r2", vec![order], vec![]);
+        let after = node.pids(id, "scratch/pids", 4).await;
+        assert!(!before.iter().any(|pid| runs(*pid)), "{kept:?}: nothing is left of the first run");
+        assert!(after[2..].iter().all(|pid| runs(*pid)), "{kept:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_notice_comes_as_the_signal_that_the_job_asked_for() {
+    let mut node = Node::start(ways()[0]).await;
+    let id = Uuid::new_v4();
+    let mut order = node.work(id, 7, "trap 'echo noticed; exit 0' USR1; echo ready; while :; do sleep 0.01; done");
+    order.work.as_mut().expect("work").notice_signal = Some("SIGUSR1".into());
+    node.daemon.give("r1", vec![order.clone()], vec![]);
+    node.said(id, "stdout").await;
+    node.daemon.give("r2", vec![ends_in(order, "1h")], vec![]);
+    let report = node.reported(id, has_ended).await;
+    assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 });
+    assert_eq!(node.said(id, "stdout").await, "ready\nnoticed\n");
+}
+
+#[tokio::test]
 async fn an_agent_that_starts_again_ends_what_no_live_order_explains() {
     for kept in ways() {
         let mut node = Node::start(kept).await;

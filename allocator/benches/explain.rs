@@ -94,6 +94,7 @@ fn waiting(id: usize, spec: Arc<JobSpec>, lease: Option<LeaseId>) -> Job {
         checkpointed_at: None,
         extras: Default::default(),
         given_back: 0,
+        restarts: 0,
         id: JobId(Uuid::from_u128(id as u128)),
         spec,
         place: id as u64,

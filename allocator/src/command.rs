@@ -1,7 +1,8 @@
 //! What comes into a round, and what goes back to its sender.
 
 use chiptide_model::{
-    Cause, ChipFacts, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, SessionId,
+    Cause, ChipFacts, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, ReplicaEnd,
+    SessionId, Verdict,
 };
 use std::sync::Arc;
 
@@ -36,6 +37,17 @@ pub enum Command {
     Checkpoint {
         /// A live lease of the job.
         lease: LeaseId,
+    },
+    /// The agents say how the work of a lease has ended.
+    WorkEnded {
+        /// The lease.
+        lease: LeaseId,
+        /// Which run of its job's replicas this is about; news of an older one are no news.
+        run: u32,
+        /// What follows from it.
+        verdict: Verdict,
+        /// How each replica ended that has.
+        replicas: Vec<ReplicaEnd>,
     },
     /// The holder gives the lease back. Giving back an extra replica shrinks the job and does not end it.
     Release {

@@ -6,7 +6,8 @@ use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
 use crate::{elastic, expire, place, promise, register, report, reservations, serve};
 use chiptide_model::{
-    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReservationDrop, Timestamp, Unfit,
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReplicaEnd, ReservationDrop, Timestamp,
+    Unfit, Verdict,
 };
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
@@ -63,6 +64,7 @@ impl Draft<'_> {
             Command::Done(job, outcome) => self.end(job, Cause::Done, outcome),
             Command::Renew(lease) => self.renew(lease),
             Command::Checkpoint { lease } => self.checkpoint(lease),
+            Command::WorkEnded { lease, run, verdict, replicas } => self.work_ended(lease, run, verdict, replicas),
             Command::Release { lease, requeue } => self.release(lease, requeue),
             Command::Register { node, session, boot_id, facts, chips } => {
                 register::register(self, node, session, boot_id, facts, chips)
@@ -151,6 +153,32 @@ impl Draft<'_> {
         };
         self.end_lease(id, cause, next);
         Ok(Ack::Job(job))
+    }
+
+    /// A gang is started anew as a whole or not at all: what one replica lost, the others cannot go on without.
+    fn work_ended(
+        &mut self,
+        id: LeaseId,
+        run: u32,
+        verdict: Verdict,
+        replicas: Vec<ReplicaEnd>,
+    ) -> Result<Ack, Refusal> {
+        let lease = self.live_lease(id)?;
+        let (job, is_active) = (lease.job, lease.is_active());
+        let known = self.cluster.job(job).ok_or(Refusal::NoSuchJob(job))?;
+        if known.restarts != run {
+            return Ok(Ack::Done);
+        }
+        let restarts_left = known.spec.workload.as_ref().is_some_and(|work| run < work.restart.times());
+        self.emit(Event::WorkEnded { lease: id, job, run, verdict: verdict.clone(), replicas });
+        match verdict {
+            Verdict::Failed { .. } if restarts_left && is_active => {
+                self.emit(Event::JobRestarted { job, run: run + 1 });
+                Ok(Ack::Job(job))
+            }
+            Verdict::Failed { reason } => self.end(job, Cause::Done, Outcome::Failed { reason }),
+            Verdict::Succeeded | Verdict::Left => self.release(id, false),
+        }
     }
 
     fn live_lease(&self, id: LeaseId) -> Result<&Lease, Refusal> {

@@ -2,6 +2,8 @@
 
 use crate::lease::LeaseView;
 use crate::reason::Reason;
+use crate::work::RunView;
+pub use crate::workload::WorkloadBody;
 use chiptide_model::Millis;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -160,20 +162,6 @@ pub struct BudgetBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "2h")]
     pub cool_down: Option<Millis>,
-}
-
-/// What to run in each replica. The agents run it; without a workload the job's owner runs it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadBody {
-    /// Argument vector; never a shell string.
-    pub command: Vec<String>,
-    /// Environment added for the process.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Working directory, absolute; a folder of the replica's own when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
 }
 
 /// A job as a scheduler submits it (YAML in files, JSON on the wire).
@@ -342,6 +330,13 @@ pub struct JobView {
     pub attempt: u32,
     /// How often its chips were taken by others.
     pub preemptions: u32,
+    /// How often its replicas were started anew on the chips they had, after a failure.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How its replicas are and were, run by run, the newest first; of a job that the agents run, and only where one job is
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunView>,
     /// When it was accepted.
     pub submitted_at: DateTime<Utc>,
     /// When its state last changed.

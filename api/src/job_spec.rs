@@ -2,13 +2,14 @@
 
 use crate::job::{
     BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX,
-    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody, WorkloadBody,
+    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody,
 };
 use crate::problem::Invalid;
+use crate::workload::{OnFailureBody, RESTARTS_MAX, RestartBody, WorkloadBody};
 use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
-    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass,
-    SLOTS_PER_CHIP, Same, SameLevel, SlotCount, Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass, Restart,
+    SLOTS_PER_CHIP, Same, SameLevel, Signal, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -150,6 +151,12 @@ impl JobBody {
                 command: w.command.clone(),
                 env: w.env.clone(),
                 directory: w.directory.clone(),
+                restart: match w.restart {
+                    Restart::Never => None,
+                    Restart::OnFailure { times } => Some(RestartBody::OnFailure(OnFailureBody { times })),
+                },
+                notice_signal: w.notice_signal.map(|signal| signal.name().to_owned()),
+                user: w.user.clone(),
             }),
         }
     }
@@ -315,5 +322,40 @@ fn workload(body: WorkloadBody) -> Result<Workload, Invalid> {
     if body.directory.as_ref().is_some_and(|path| !path.starts_with('/') || path.len() > 4096) {
         return Err(Invalid::new("invalid_field", "workload.directory", "must be an absolute path"));
     }
-    Ok(Workload { command: body.command, env: body.env, directory: body.directory })
+    let restart = match body.restart {
+        None | Some(RestartBody::Never) => Restart::Never,
+        Some(RestartBody::OnFailure(OnFailureBody { times })) => {
+            let times = within("workload.restart.on_failure.times", times.into(), 1, RESTARTS_MAX)?;
+            Restart::OnFailure { times: u32::try_from(times).unwrap_or(u32::MAX) }
+        }
+    };
+    let signal = |name: String| {
+        let refused = |error: chiptide_model::work::NoSuchSignal| {
+            Invalid::new("invalid_field", "workload.notice_signal", error.to_string())
+        };
+        name.parse::<Signal>().map_err(refused)
+    };
+    if body.user.as_ref().is_some_and(|user| !is_user_name(user)) {
+        return Err(Invalid::new(
+            "invalid_field",
+            "workload.user",
+            "1 to 32 of a-z 0-9 _ -, not starting with a digit or -",
+        ));
+    }
+    Ok(Workload {
+        command: body.command,
+        env: body.env,
+        directory: body.directory,
+        restart,
+        notice_signal: body.notice_signal.map(signal).transpose()?,
+        user: body.user,
+    })
+}
+
+/// What systems take for the name of a user; which users there are is for the node's agent to say.
+fn is_user_name(name: &str) -> bool {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    first
+        && name.len() <= 32
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
 }

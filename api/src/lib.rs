@@ -17,6 +17,7 @@ pub mod queue;
 pub mod reason;
 pub mod time;
 pub mod work;
+pub mod workload;
 
 pub use client::{Client, ClientError};
 pub use problem::{Invalid, Problem};

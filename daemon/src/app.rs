@@ -1,5 +1,6 @@
 //! What a handler is given.
 
+use crate::admission::Admission;
 use crate::auth::Tokens;
 use crate::forwarding::Forwarder;
 use crate::rounds::Rounds;
@@ -8,6 +9,7 @@ use crate::shared::Shared;
 use crate::store::{self, Store, StoreError};
 use sqlx::PgPool;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a handler is given.
 #[derive(Clone, Debug)]
@@ -18,6 +20,10 @@ pub struct App {
     pub rounds: Rounds,
     /// Postgres, for reads.
     pub store: Store,
+    /// Who is let in when too many come.
+    pub admission: Arc<Admission>,
+    /// How long a client may take to send a body.
+    pub body_limit: Duration,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
     /// The way to the leader.

@@ -59,14 +59,46 @@ pub struct Config {
     pub postgres_bin_dir: PathBuf,
     /// The policy (YAML or JSON) to put in force at start; empty means that the one in force stays.
     pub policy_file: PathBuf,
-    /// Most commands that may wait for a round.
+    /// Most submits that may wait for a round; of everything else, four times as many may.
     pub round_queue: usize,
+    /// How many requests of each kind may be under way.
+    pub admission: Admission,
     /// What Postgres is given.
     pub database: Database,
     /// What is logged, and how.
     pub log: Log,
     /// What is expected of agents.
     pub agents: Agents,
+}
+
+/// How much may be under way at once, by kind; what is over that is refused.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// Agents' reports.
+    pub reports: u32,
+    /// Agents' registrations.
+    pub registrations: u32,
+    /// Agents' long-polls.
+    pub polls: u32,
+    /// What holders say of leases and jobs.
+    pub leases: u32,
+    /// New jobs.
+    pub submits: u32,
+    /// Long-polls of people and programs.
+    pub watches: u32,
+    /// Looks.
+    pub reads: u32,
+    /// Bytes of bodies, MiB; agents have as much again for themselves.
+    pub bodies_mib: u32,
+    /// Connections.
+    pub connections: u32,
+    /// How long a client may take to send a request's head, the wait for its next request included.
+    #[serde(with = "span")]
+    pub head_limit: Duration,
+    /// How long a client may take to send a body.
+    #[serde(with = "span")]
+    pub body_limit: Duration,
 }
 
 /// How long Postgres is given, and how many connections it gives us.
@@ -199,6 +231,9 @@ impl Config {
             if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
                 bail!("configuration key \"advertise_url\": must be an http or https URL");
             }
+        }
+        if self.admission.bodies_mib < 8 || self.admission.bodies_mib > 65_536 {
+            bail!("configuration key \"admission.bodies_mib\": must be between 8 and 65536");
         }
         let database = &self.database;
         for (key, span) in [

@@ -144,7 +144,11 @@ async fn try_once(
         // undoes the round. One that is gone has left nothing that lasts.
         Err(error) if Trouble::of(&error) == Trouble::Slow && seen.expired => {
             let ended = leader::end_sessions_of(connection, seen.leadership.instance).await?;
-            tracing::warn!(epoch = seen.leadership.epoch, ended, "the last leader hangs in a round; ended its sessions");
+            tracing::warn!(
+                epoch = seen.leadership.epoch,
+                ended,
+                "the last leader hangs in a round; ended its sessions"
+            );
             Ok(None)
         }
         taken => taken,

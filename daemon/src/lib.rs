@@ -3,9 +3,11 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod doors;
 pub mod following;
 pub mod forwarding;
 pub mod health;

@@ -16,6 +16,8 @@ const HTTP: &str = "chiptide_http_requests_total";
 const REPORTS_IGNORED: &str = "chiptide_reports_ignored_total";
 const JOBS: &str = "chiptide_jobs";
 const CHIPS: &str = "chiptide_chips";
+const SHED: &str = "chiptide_requests_shed_total";
+const ROUND_QUEUE: &str = "chiptide_round_queue";
 const STORE_STATE: &str = "chiptide_store_state";
 const LEADING: &str = "chiptide_leading";
 const TAKEOVERS: &str = "chiptide_takeovers_total";
@@ -38,6 +40,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(FORWARDED, "Requests passed on to the leader, by outcome");
     describe_gauge!(JOBS, "Live jobs, by state");
     describe_gauge!(CHIPS, "Chips, by state");
+    describe_counter!(SHED, "Requests and connections refused because too many came at once, by kind and reason");
+    describe_gauge!(ROUND_QUEUE, "Commands that wait for a round, by lane");
     describe_gauge!(STORE_STATE, "1 for the state that the database is in (ok, or what is wrong), 0 for the others");
     metrics_process::Collector::default().describe();
     Ok(handle)
@@ -80,6 +84,16 @@ pub fn answered(route: &str, method: &str, status: u16) {
 /// A report was ignored: it was older than one already seen.
 pub fn report_ignored() {
     counter!(REPORTS_IGNORED, "reason" => "old_seq").increment(1);
+}
+
+/// A request (or a connection) of this kind was refused: too many came at once.
+pub fn shed(kind: &'static str, reason: &'static str) {
+    counter!(SHED, "kind" => kind, "reason" => reason).increment(1);
+}
+
+/// So many commands wait for a round.
+pub fn round_queue(lane: &'static str, waiting: usize) {
+    gauge!(ROUND_QUEUE, "lane" => lane).set(waiting as f64);
 }
 
 /// The state the database is in: well, or in this trouble.

@@ -63,7 +63,8 @@ fn lease_order(cluster: &Cluster, lease: &Lease, node: &Node, now: Timestamp) ->
 
 /// What the node is to run under a lease, if its job says so.
 fn work_order(cluster: &Cluster, lease: &Lease, node: &Node) -> Option<WorkOrder> {
-    let workload = cluster.job(lease.job)?.spec.workload.clone()?;
+    let job = cluster.job(lease.job)?;
+    let workload = job.spec.workload.clone()?;
     let mut gang: Vec<&Placement> = lease.placements.iter().collect();
     gang.sort_by_key(|placement| placement.replica);
     let here = gang.iter().filter(|placement| placement.node == node.id);
@@ -77,6 +78,9 @@ fn work_order(cluster: &Cluster, lease: &Lease, node: &Node) -> Option<WorkOrder
         command: workload.command,
         env: workload.env,
         directory: workload.directory,
+        run: job.restarts,
+        notice_signal: workload.notice_signal.map(|signal| signal.name().to_owned()),
+        user: workload.user,
         nodes: gang.iter().map(|placement| placement.node.to_string()).collect(),
         replicas: here.map(replica).collect(),
     })

@@ -1,8 +1,10 @@
 //! The daemon's life: open the store, serve, stand by and lead in turns, drain.
 
+use crate::admission::Admission;
 use crate::app::App;
 use crate::auth::Tokens;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::doors::Doors;
 use crate::forwarding::Forwarder;
 use crate::health::Health;
 use crate::rounds::Rounds;
@@ -20,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long open requests may take to finish at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a client may take to send its request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the process gives the daemon.
 #[derive(Debug, Default)]
@@ -58,11 +58,18 @@ pub async fn run(
         shared: shared.clone(),
         rounds: rounds.clone(),
         store: store.clone(),
+        admission: Arc::new(Admission::new(&config.admission)),
+        body_limit: config.admission.body_limit,
         tokens: tokens.clone(),
         forwarder: forwarder.clone(),
     };
     let handle = axum_server::Handle::new();
-    let server = tokio::spawn(serve_http(listener, handle.clone(), routes::router(app, outside.metrics)));
+    let server = tokio::spawn(serve_http(
+        listener,
+        handle.clone(),
+        routes::router(app, outside.metrics),
+        config.admission.clone(),
+    ));
 
     tokio::select! {
         () = opening::prepare(&store, &tokens, &shared) => {}
@@ -100,9 +107,11 @@ async fn serve_http(
     listener: TcpListener,
     handle: axum_server::Handle<std::net::SocketAddr>,
     router: axum::Router,
+    limits: config::Admission,
 ) -> std::io::Result<()> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle);
-    server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Doors::new(limits.connections));
+    server = server.first_request_timeout(limits.head_limit);
+    server.http_builder().http1().header_read_timeout(limits.head_limit);
     server.serve(router.into_make_service()).await
 }
 

@@ -1,10 +1,10 @@
 //! The newest report of every node: latest values in memory, never in a round.
 
-use crate::workloads::Said;
+use crate::workloads::{Said, Told};
 use chiptide_allocator::Cluster;
 use chiptide_api::chip::{Reading, ReadingView};
 use chiptide_api::node::{RefusedBody, ReportBody};
-use chiptide_api::work::{WorkBody, WorkReport};
+use chiptide_api::work::WorkReport;
 use chiptide_model::{LeaseId, NodeId, SessionId, Timestamp};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -91,9 +91,15 @@ impl Telemetry {
 }
 
 impl Said for Telemetry {
-    fn of(&self, node: &NodeId, lease: LeaseId, rank: u32) -> Option<WorkBody> {
+    fn of(&self, node: &NodeId, lease: LeaseId, rank: u32) -> Option<Told> {
         let nodes = self.nodes.read();
-        let said = nodes.get(node)?.work.iter().find(|work| work.lease == lease.0 && work.rank == rank)?;
-        Some(said.work.clone())
+        let latest = nodes.get(node)?;
+        let said = latest.work.iter().find(|work| work.lease == lease.0 && work.rank == rank)?;
+        let ago = i64::try_from(said.ended_ago.unwrap_or_default().0).unwrap_or(i64::MAX);
+        Some(Told {
+            run: said.run,
+            work: said.work.clone(),
+            ended_at: Timestamp(latest.at.0.saturating_sub(ago).max(0)),
+        })
     }
 }

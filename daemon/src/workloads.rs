@@ -1,17 +1,28 @@
-//! What becomes of a lease whose workload has ended: the job succeeds, fails, or gives its chips back before the deadline.
-//! Pure. Agents repeat what they say of a replica until its lease is gone, so nothing is lost when a daemon restarts.
+//! What becomes of a lease whose workload has ended: the job succeeds, fails, starts anew, or gives its chips back before the
+//! deadline. Pure. Agents repeat what they say of a replica until its lease is gone, so nothing is lost when a daemon restarts.
 
 use chiptide_allocator::Command;
 use chiptide_api::work::{WorkBody, WorkReport};
-use chiptide_model::{JobState, Lease, LeaseId, LeaseState, NodeId, Outcome, Placement};
+use chiptide_model::{Job, Lease, LeaseId, LeaseState, NodeId, Placement, ReplicaEnd, Timestamp, Verdict, WorkEnd};
 
 /// How much of an agent's reason is kept.
 const REASON_MAX: usize = 200;
 
+/// What a node last said of one replica.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Told {
+    /// Which run of it.
+    pub run: u32,
+    /// How it is.
+    pub work: WorkBody,
+    /// When it ended; when that was told, where its agent does not say.
+    pub ended_at: Timestamp,
+}
+
 /// What a lease's replicas are said to do, by node and rank.
 pub trait Said {
     /// What the node last said of a replica.
-    fn of(&self, node: &NodeId, lease: LeaseId, rank: u32) -> Option<WorkBody>;
+    fn of(&self, node: &NodeId, lease: LeaseId, rank: u32) -> Option<Told>;
 }
 
 /// The leases of a report whose replicas have ended.
@@ -23,37 +34,40 @@ pub fn ended(work: &[WorkReport]) -> impl Iterator<Item = LeaseId> {
     leases.into_iter()
 }
 
-/// What follows for a lease from what its replicas are said to do; nothing while that is open. A lease that is being taken
-/// is given back once nothing runs under it, whatever the exit codes say: it was told to stop.
-pub fn verdict(lease: &Lease, state: &JobState, said: &impl Said) -> Option<Command> {
-    if !lease.is_live() || state.lease() != Some(lease.id) {
+/// What follows for a lease from what its replicas are said to do in the run they are in; nothing while that is open. A lease
+/// that is being taken is given back once nothing runs under it, whatever the exit codes say: it was told to stop.
+pub fn verdict(lease: &Lease, job: &Job, said: &impl Said) -> Option<Command> {
+    if !lease.is_live() || !(lease.extra || job.state.lease() == Some(lease.id)) {
         return None;
     }
-    let of = |placement: &Placement| said.of(&placement.node, lease.id, placement.replica);
-    let told: Vec<Option<WorkBody>> = lease.placements.iter().map(of).collect();
-    let all = |wanted: &dyn Fn(&WorkBody) -> bool| told.iter().all(|work| work.as_ref().is_some_and(wanted));
-    let release = Command::Release { lease: lease.id, requeue: false };
-    if matches!(lease.state, LeaseState::Revoking { .. }) {
-        return all(&|work| *work != WorkBody::Running).then_some(release);
-    }
-    let failure = lease.placements.iter().zip(&told).find_map(|(placement, work)| {
-        let what = how_it_failed(work.as_ref()?)?;
-        Some(format!("replica {} on {}: {what}", placement.replica, placement.node))
-    });
-    match failure {
-        Some(reason) => {
-            let reason = reason.chars().take(REASON_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-            Some(Command::Done(lease.job, Outcome::Failed { reason }))
+    let ends: Vec<ReplicaEnd> =
+        lease.placements.iter().filter_map(|placement| end(lease, job, placement, said)).collect();
+    let all_ended = ends.len() == lease.placements.len();
+    let verdict = match (&lease.state, first_failure(&ends)) {
+        (LeaseState::Revoking { .. }, _) => all_ended.then_some(Verdict::Left)?,
+        (_, Some(failed)) => {
+            let reason = format!("replica {} on {}: {}", failed.replica, failed.node, failed.end);
+            Verdict::Failed { reason: reason.chars().take(REASON_MAX).collect() }
         }
-        None => all(&|work| *work == WorkBody::Exited { code: 0 }).then_some(release),
-    }
+        (_, None) => all_ended.then_some(Verdict::Succeeded)?,
+    };
+    Some(Command::WorkEnded { lease: lease.id, run: job.restarts, verdict, replicas: ends })
 }
 
-fn how_it_failed(work: &WorkBody) -> Option<String> {
-    match work {
-        WorkBody::Running | WorkBody::Exited { code: 0 } => None,
-        WorkBody::Exited { code } => Some(format!("exit code {code}")),
-        WorkBody::Killed { signal } => Some(format!("killed by signal {signal}")),
-        WorkBody::Failed { reason } => Some(reason.clone()),
-    }
+/// How a replica ended in the run that its job is in.
+fn end(lease: &Lease, job: &Job, placement: &Placement, said: &impl Said) -> Option<ReplicaEnd> {
+    let told = said.of(&placement.node, lease.id, placement.replica).filter(|told| told.run == job.restarts)?;
+    let end = match told.work.end()? {
+        WorkEnd::Failed { reason } => {
+            let reason = reason.chars().take(REASON_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            WorkEnd::Failed { reason }
+        }
+        end => end,
+    };
+    Some(ReplicaEnd { replica: placement.replica, node: placement.node.clone(), at: told.ended_at, end })
+}
+
+/// The replica that failed first, which is the one that the others may have failed for.
+fn first_failure(ends: &[ReplicaEnd]) -> Option<&ReplicaEnd> {
+    ends.iter().filter(|end| !end.end.is_success()).min_by_key(|end| (end.at, end.replica))
 }

@@ -9,6 +9,7 @@ use crate::node::NodeFacts;
 use crate::policy::Policy;
 use crate::reservation::{Holder, ReservationDrop};
 use crate::time::Timestamp;
+use crate::work::{ReplicaEnd, Verdict};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -119,6 +120,26 @@ pub enum Event {
     JobCheckpointed {
         /// The job.
         job: JobId,
+    },
+    /// The work of a lease is over, or part of it has failed.
+    WorkEnded {
+        /// The lease.
+        lease: LeaseId,
+        /// Its job.
+        job: JobId,
+        /// Which run of the job's replicas, from 0.
+        run: u32,
+        /// What follows from it.
+        verdict: Verdict,
+        /// How each replica ended that has.
+        replicas: Vec<ReplicaEnd>,
+    },
+    /// All replicas of a job are started anew on the chips they have.
+    JobRestarted {
+        /// The job.
+        job: JobId,
+        /// The number of the new run.
+        run: u32,
     },
     /// A job that held no lease ended.
     JobEnded {
@@ -239,6 +260,8 @@ impl Event {
             Event::JobSubmitted { .. } => "job_submitted",
             Event::JobStarted { .. } => "job_started",
             Event::JobCheckpointed { .. } => "job_checkpointed",
+            Event::WorkEnded { .. } => "work_ended",
+            Event::JobRestarted { .. } => "job_restarted",
             Event::JobEnded { .. } => "job_ended",
             Event::ClaimMade { .. } => "claim_made",
             Event::ClaimDropped { .. } => "claim_dropped",

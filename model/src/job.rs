@@ -4,6 +4,7 @@ use crate::chip::{DeviceClass, SLOTS_PER_CHIP, SlotCount};
 use crate::id::{JobId, LeaseId};
 use crate::queue::PreemptionBudget;
 use crate::time::{Millis, Timestamp};
+use crate::work::Workload;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -140,19 +141,6 @@ pub enum Unfit {
     Wait,
     /// Refuse the submit, naming what is missing.
     Refuse,
-}
-
-/// What to run in each replica; carried to the agents.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Workload {
-    /// Argument vector; never a shell string.
-    pub command: Vec<String>,
-    /// Environment added for the process.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Working directory; a folder of the replica's own when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
 }
 
 /// What a scheduler asked for, parsed and valid.
@@ -330,6 +318,8 @@ pub struct Job {
     pub extras: BTreeSet<LeaseId>,
     /// Extra replicas its owner gave back since its base lease was granted, and does not want again.
     pub given_back: u32,
+    /// How often its replicas were started anew after a failure: the number of the run they are in.
+    pub restarts: u32,
     /// When its state last changed.
     pub changed_at: Timestamp,
     /// Counts up with every change of its state, lease or claim: what a watcher waits on.

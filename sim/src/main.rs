@@ -29,6 +29,7 @@ enum Program {
     Scale(chiptide_sim::scale::ScaleArgs),
     Pack(chiptide_sim::pack::PackArgs),
     Handover(chiptide_sim::handover::HandoverArgs),
+    Faults(chiptide_sim::faults::run::FaultsArgs),
     #[command(hide = true)]
     Canary(chiptide_sim::faults::canary::CanaryArgs),
 }
@@ -71,6 +72,7 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
         Program::Pack(args) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Handover(args) => Box::pin(chiptide_sim::handover::run(args)).await,
+        Program::Faults(args) => Box::pin(chiptide_sim::faults::run::run(args)).await,
         Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
         Program::Tide(args) => chiptide_sim::tide::run(&args),

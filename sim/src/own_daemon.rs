@@ -21,6 +21,19 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 /// How much of its log is shown when it dies.
 const TAIL_LINES: usize = 25;
 
+/// What is not as usual about a daemon of our own.
+#[derive(Clone, Debug, Default)]
+pub struct DaemonOptions {
+    /// The database, if it is not to run one itself.
+    pub database_url: Option<String>,
+    /// Where the admin's token is kept, if not in its own folder: daemons of one database share it.
+    pub token_file: Option<PathBuf>,
+    /// More flags.
+    pub flags: Vec<String>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
+}
+
 /// A running `chiptided` of our own. Dropping it ends the process and removes its folder.
 #[derive(Debug)]
 pub struct OwnDaemon {
@@ -28,6 +41,7 @@ pub struct OwnDaemon {
     dir: PathBuf,
     token: String,
     listen: String,
+    options: DaemonOptions,
     child: Child,
     keep_dir: bool,
 }
@@ -35,20 +49,25 @@ pub struct OwnDaemon {
 impl OwnDaemon {
     /// Starts one on a fresh folder and waits until it is ready.
     pub async fn start(what_for: &str) -> anyhow::Result<OwnDaemon> {
+        let mut daemon = OwnDaemon::launch(what_for, DaemonOptions::default())?;
+        daemon.wait_ready().await?;
+        Ok(daemon)
+    }
+
+    /// Starts one on a fresh folder and does not wait.
+    pub fn launch(what_for: &str, options: DaemonOptions) -> anyhow::Result<OwnDaemon> {
         let binary = program("chiptided")?;
         let dir = make_dir(what_for)?;
-        let listen = "127.0.0.1:0".to_owned();
-        let child = spawn(&binary, &dir, &listen)?;
-        let mut daemon = OwnDaemon { binary, dir, token: String::new(), listen, child, keep_dir: false };
-        daemon.wait_ready().await?;
-        daemon.token = daemon.read("admin-token")?;
-        daemon.listen = daemon.url()?.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Ok(daemon)
+        // A port of the kernel's choice, free a moment ago, and the same in every life.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let listen = free.context("find a free port")?.to_string();
+        let child = spawn(&binary, &dir, &listen, &options)?;
+        Ok(OwnDaemon { binary, dir, token: String::new(), listen, options, child, keep_dir: false })
     }
 
     /// Where it answers.
     pub fn url(&self) -> anyhow::Result<String> {
-        self.read("daemon.url")
+        Ok(format!("http://{}", self.listen))
     }
 
     /// The admin's bearer token, which the daemon made at its first start.
@@ -63,7 +82,12 @@ impl OwnDaemon {
 
     /// Where its Postgres answers, database included.
     pub fn postgres_url(&self) -> anyhow::Result<String> {
-        self.read("postgres.url")
+        self.options.database_url.clone().map_or_else(|| self.read("postgres.url"), Ok)
+    }
+
+    /// What the next life starts with.
+    pub fn options(&mut self) -> &mut DaemonOptions {
+        &mut self.options
     }
 
     /// Its process id.
@@ -97,23 +121,40 @@ impl OwnDaemon {
     /// Starts it again on the same folder and the same port, and waits until it is ready. Answers how long that took.
     pub async fn restart(&mut self) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        // A file left by the last life must not pass for an answer of the next.
-        let _ = std::fs::remove_file(self.dir.join("daemon.url"));
-        self.child = spawn(&self.binary, &self.dir, &self.listen)?;
+        self.start_again()?;
         self.wait_ready().await?;
         Ok(start.elapsed())
     }
 
-    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+    /// Starts it again and does not wait.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        // A file left by the last life must not pass for an answer of the next.
+        let _ = std::fs::remove_file(self.dir.join("daemon.url"));
+        self.child = spawn(&self.binary, &self.dir, &self.listen, &self.options)?;
+        Ok(())
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).with_context(|| format!("{signal} to chiptided"))
+    }
+
+    /// Waits until it serves.
+    pub async fn wait_ready(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().context("look after chiptided")? {
                 bail!("chiptided ended ({status}) before it was ready; its log ends:\n{}", self.log_tail());
             }
-            if let Ok(url) = self.url()
-                && self.postgres_url().is_ok()
-                && Client::new(&url, "")?.ready().await
-            {
+            if self.postgres_url().is_ok() && Client::new(&self.url()?, "")?.ready().await {
+                let file = self.options.token_file.clone().unwrap_or_else(|| self.dir.join("admin-token"));
+                let token = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+                self.token = token.trim().to_owned();
                 return Ok(());
             }
             if start.elapsed() > READY_MAX {
@@ -183,15 +224,21 @@ fn make_dir(what_for: &str) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-fn spawn(binary: &Path, dir: &Path, listen: &str) -> anyhow::Result<Child> {
+fn spawn(binary: &Path, dir: &Path, listen: &str, options: &DaemonOptions) -> anyhow::Result<Child> {
     let log =
         File::options().create(true).append(true).open(dir.join("daemon.log")).context("open the daemon's log")?;
-    Command::new(binary)
+    let mut command = Command::new(binary);
+    if let Some(url) = &options.database_url {
+        command.args(["--database-url", url]);
+    }
+    command
         .arg("--data-dir")
         .arg(dir)
         .args(["--listen", listen])
         .arg("--admin-token-file")
-        .arg(dir.join("admin-token"))
+        .arg(options.token_file.clone().unwrap_or_else(|| dir.join("admin-token")))
+        .args(&options.flags)
+        .envs(options.env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("share the daemon's log")?)
         .stderr(log)

@@ -50,6 +50,11 @@ impl Cgroup {
         }
     }
 
+    /// Whether the kernel has killed a process inside for want of memory. False where the memory controller is not there.
+    pub(crate) fn had_oom_kill(&self) -> bool {
+        fs::read_to_string(self.path.join("memory.events")).is_ok_and(|events| counts_oom_kill(&events))
+    }
+
     /// Every process inside and below.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
@@ -66,6 +71,11 @@ impl Cgroup {
     }
 }
 
+fn counts_oom_kill(events: &str) -> bool {
+    let count = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
+    count.is_some_and(|count| count > 0)
+}
+
 fn below(path: &Path) -> Vec<Cgroup> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| Cgroup::at(e.path())).collect()
@@ -75,5 +85,16 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oom_kill_is_told_from_an_oom_that_killed_nothing() {
+        assert!(counts_oom_kill("low 0\nhigh 0\nmax 31\noom 1\noom_kill 2\noom_group_kill 1\n"));
+        assert!(!counts_oom_kill("max 31\noom 1\noom_kill 0\n") && !counts_oom_kill(""));
     }
 }

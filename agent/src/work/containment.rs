@@ -104,6 +104,8 @@ impl Hierarchy {
         }
         if self.limits_memory && memory_mib > 0 {
             cgroup.set("memory.max", &memory_mib.saturating_mul(1024 * 1024).to_string())?;
+            // A replica that has lost one of its processes to the kernel is no replica: all of it goes at once.
+            cgroup.set("memory.oom.group", "1")?;
         }
         Ok(cgroup)
     }

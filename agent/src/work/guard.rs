@@ -29,7 +29,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
         Ok((pid, outputs)) => {
             // Without this file the start is known a little less well; the work itself does not need it.
             let _ = folder.keep_started(pid);
-            (end_of(pid), outputs)
+            (end_of(pid, &record), outputs)
         }
         Err(error) => (WorkBody::Failed { reason: format!("{error:#}") }, Vec::new()),
     };
@@ -68,20 +68,23 @@ fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandl
 }
 
 /// Waits for the end of one child, reaping whatever else ends.
-fn end_of(pid: u32) -> WorkBody {
+fn end_of(pid: u32, record: &Record) -> WorkBody {
     loop {
         match wait(WaitOptions::empty()) {
-            Ok(Some((ended, status))) if ended.as_raw_nonzero().get().cast_unsigned() == pid => return body(status),
+            Ok(Some((ended, status))) if ended.as_raw_nonzero().get().cast_unsigned() == pid => {
+                let out_of_memory = record.cgroups.as_ref().is_some_and(|(own, _)| own.had_oom_kill());
+                return body(status, out_of_memory);
+            }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return WorkBody::Failed { reason: format!("wait for the process: {error}") },
         }
     }
 }
 
-fn body(status: WaitStatus) -> WorkBody {
+fn body(status: WaitStatus, out_of_memory: bool) -> WorkBody {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => WorkBody::Exited { code },
-        (None, Some(signal)) => WorkBody::Killed { signal },
+        (None, Some(signal)) => WorkBody::Killed { signal, out_of_memory },
         (None, None) => WorkBody::Failed { reason: "an exit status of no known kind".to_owned() },
     }
 }

@@ -25,6 +25,8 @@ use tracing::{error, info, warn};
 const IN_MOTION: Duration = Duration::from_millis(10);
 const RUNNING: Duration = Duration::from_millis(50);
 const NOTHING: Duration = Duration::from_secs(60);
+/// The longest rest before another run.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// Folders of replicas that are over, kept for what they said.
 const FINISHED_MAX: usize = 32;
 
@@ -46,7 +48,13 @@ impl Work {
         fs::create_dir_all(options.state_dir.join("finished")).context("make the folder of finished workloads")?;
         let outputs = Outputs::below(options.state_dir.clone());
         let (wishes, stop) = (Arc::new(Wishes::default()), Arc::new(AtomicBool::new(false)));
-        let mut keeper = Keeper { options, wishes: wishes.clone(), replicas: BTreeMap::new(), failed: BTreeMap::new() };
+        let mut keeper = Keeper {
+            options,
+            wishes: wishes.clone(),
+            replicas: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            resting: BTreeMap::new(),
+        };
         keeper.adopt()?;
         let (views, view) = watch::channel(keeper.view(0));
         let stopping = stop.clone();
@@ -95,7 +103,9 @@ struct Keeper {
     wishes: Arc<Wishes>,
     replicas: BTreeMap<Key, Replica>,
     /// What could not be started, while it is wanted.
-    failed: BTreeMap<Key, WorkBody>,
+    failed: BTreeMap<Key, (u32, WorkBody)>,
+    /// When those may start anew that have failed, on the boot-time clock.
+    resting: BTreeMap<Key, Duration>,
 }
 
 impl Keeper {
@@ -159,8 +169,10 @@ impl Keeper {
         for (key, replica) in &mut self.replicas {
             let lease = wish.leases.get(&key.lease);
             let deadline_at = lease.and_then(|lease| lease.deadline_at).map(|at| at.to_rfc3339());
-            replica.tend(now, wanted(&wish, lease, key.rank), bounds, deadline_at);
+            let wanted = if is_outdated(replica, lease) { Wanted::End } else { wanted(&wish, lease, key.rank) };
+            replica.tend(now, wanted, bounds, deadline_at);
         }
+        self.make_room_for_restarts(&wish, now);
         let is_over = |key: &Key| wanted(&wish, wish.leases.get(&key.lease), key.rank) == Wanted::End;
         let over: Vec<Key> =
             self.replicas.iter().filter(|(key, r)| is_over(key) && !r.is_present()).map(|(k, _)| *k).collect();
@@ -175,7 +187,9 @@ impl Keeper {
             self.undo(key);
             self.start_wanted(&wish, now);
         }
-        self.failed.retain(|key, _| !is_over(key));
+        let run = |key: &Key| wish.leases.get(&key.lease).map_or(0, |lease| lease.work.run);
+        self.failed.retain(|key, (of, _)| !is_over(key) && *of == run(key));
+        self.resting.retain(|key, _| !is_over(key));
         let view = self.view(wish.number);
         views.send_if_modified(|old| {
             let changed = *old != view;
@@ -185,23 +199,45 @@ impl Keeper {
         (wish.number, self.pause())
     }
 
+    /// Clears the folders of replicas that are gone and to be started anew. Each run waits twice as long as the one before.
+    fn make_room_for_restarts(&mut self, wish: &Wish, now: Duration) {
+        let lease = |key: &Key| wish.leases.get(&key.lease);
+        let gone = self.replicas.iter().filter(|(key, r)| !r.is_present() && is_outdated(r, lease(key)));
+        let gone: Vec<Key> = gone.map(|(key, _)| *key).collect();
+        for key in gone.into_iter().filter(|key| wanted(wish, lease(key), key.rank) != Wanted::End) {
+            let run = lease(&key).map_or(0, |lease| lease.work.run);
+            if let Err(error) = self.options.folder(key).clear_for_another_run() {
+                warn!(replica = %key, "its folder cannot be cleared for another run: {error}");
+                continue;
+            }
+            let rest = self.options.restart_after.saturating_mul(1 << run.saturating_sub(1).min(16)).min(REST_MAX);
+            info!(replica = %key, run, rest_ms = rest.as_millis() as u64, "is started anew after a rest");
+            self.replicas.remove(&key);
+            self.resting.insert(key, now + rest);
+        }
+    }
+
     fn pause(&self) -> Duration {
         if self.replicas.values().any(Replica::is_in_motion) {
             return IN_MOTION;
         }
-        if self.replicas.values().any(Replica::is_present) { RUNNING } else { NOTHING }
+        let present = self.replicas.values().any(Replica::is_present);
+        if present || !self.resting.is_empty() { RUNNING } else { NOTHING }
     }
 
     fn start_wanted(&mut self, wish: &Wish, now: Duration) {
         for (lease, wanted) in wish.leases.iter().filter(|(_, wanted)| wanted.deadline.is_none()) {
             for replica in wanted.work.replicas.iter().filter(|replica| wanted.may_start.contains(&replica.rank)) {
                 let key = Key { lease: *lease, rank: replica.rank };
-                if self.replicas.contains_key(&key) || self.failed.contains_key(&key) {
+                let rests = self.resting.get(&key).is_some_and(|until| now < *until);
+                if self.replicas.contains_key(&key) || self.failed.contains_key(&key) || rests {
                     continue;
                 }
+                self.resting.remove(&key);
                 if let Err(error) = self.start(key, wanted, replica, &wish.vendors, now) {
                     warn!(replica = %key, "cannot be started: {error:#}");
-                    self.failed.insert(key, WorkBody::Failed { reason: format!("{error:#}") });
+                    let failed = WorkBody::Failed { reason: format!("{error:#}") };
+                    self.failed.insert(key, (wanted.work.run, failed));
                 }
             }
         }
@@ -283,15 +319,18 @@ impl Keeper {
     }
 
     fn view(&self, heeded: u64) -> View {
-        let failed = self
-            .failed
-            .iter()
-            .map(|(key, work)| (*key, ReplicaView { work: Some(work.clone()), present: false, chips: None }));
+        let failed =
+            self.failed.iter().map(|(key, (run, work))| (*key, ReplicaView::never_started(*run, work.clone())));
         View {
             heeded,
             replicas: self.replicas.iter().map(|(key, replica)| (*key, replica.view())).chain(failed).collect(),
         }
     }
+}
+
+/// Whether a later run of the replica is wanted than this one.
+fn is_outdated(replica: &Replica, lease: Option<&WantedLease>) -> bool {
+    lease.is_some_and(|lease| replica.run() < lease.work.run)
 }
 
 /// What is wanted of a replica. A lease that shrinks loses some of its replicas and lives on. Before orders have come nothing is known to be unwanted: an outage of the

@@ -13,6 +13,7 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Who workloads run as.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +50,8 @@ pub struct WorkOptions {
     pub user: Option<User>,
     /// How long the steps of an eviction may take.
     pub bounds: Bounds,
+    /// How long the first replica that fails rests before it is started anew; each later one twice as long.
+    pub restart_after: Duration,
     /// How much of each of stdout and stderr is kept.
     pub output_bytes_max: u64,
     /// The binary that guards them: the agent's own.
@@ -88,6 +91,7 @@ impl WorkOptions {
         };
         let record = Record {
             key,
+            run: wanted.work.run,
             boot_id: self.boot_id.clone(),
             chips: replica.chips.clone(),
             cgroups,
@@ -95,6 +99,7 @@ impl WorkOptions {
             env,
             directory: wanted.work.directory.as_ref().map_or_else(|| folder.scratch(), PathBuf::from),
             user: self.user.as_ref().map(|user| (user.uid, user.gid)),
+            notice_signal: wanted.work.notice_signal.as_deref().and_then(|name| name.parse().ok()),
             output_bytes_max: self.output_bytes_max,
         };
         folder.keep_record(&record)?;
@@ -126,6 +131,7 @@ impl WorkOptions {
         set("CHIPTIDE_LEASE_ID", key.lease.to_string());
         set("CHIPTIDE_LEASE_EPOCH", wanted.epoch.to_string());
         set("CHIPTIDE_RANK", key.rank.to_string());
+        set("CHIPTIDE_RUN", wanted.work.run.to_string());
         set("CHIPTIDE_WORLD_SIZE", wanted.work.nodes.len().to_string());
         set("CHIPTIDE_NODES", wanted.work.nodes.join(","));
         set("CHIPTIDE_NOTICE_FILE", folder.notice().display().to_string());

@@ -4,6 +4,7 @@
 use super::cgroup::Cgroup;
 use crate::state::{StateError, load, save};
 use chiptide_api::work::WorkBody;
+use chiptide_model::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -41,6 +42,9 @@ impl FromStr for Key {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) key: Key,
+    /// Which run of the replica.
+    #[serde(default)]
+    pub(crate) run: u32,
     /// The boot it runs in: of another boot nothing is left.
     pub(crate) boot_id: String,
     pub(crate) chips: Vec<String>,
@@ -51,6 +55,9 @@ pub(crate) struct Record {
     pub(crate) directory: PathBuf,
     /// User and group to run as; the agent's own when absent.
     pub(crate) user: Option<(u32, u32)>,
+    /// Sent to the first process once notice is given.
+    #[serde(default)]
+    pub(crate) notice_signal: Option<Signal>,
     /// How much of each of stdout and stderr is kept.
     pub(crate) output_bytes_max: u64,
 }
@@ -111,6 +118,18 @@ impl Folder {
 
     pub(crate) fn keep_ended(&self, ended: &WorkBody) -> Result<(), StateError> {
         save(&self.0.join("ended"), ended)
+    }
+
+    /// Makes room for another run: what the last one said stays, and its working directory. A folder that is left half
+    /// cleared has no record, and what has none is ended by whoever finds it.
+    pub(crate) fn clear_for_another_run(&self) -> io::Result<()> {
+        for name in ["record", "started", "ended", "notice.json", "guardian.log", "fenced"] {
+            match fs::remove_file(self.0.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Lets no guardian start it any more. One that comes later finds this under its lock.

@@ -26,6 +26,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Replica {
     key: Key,
+    run: u32,
+    notice_signal: Option<chiptide_model::Signal>,
     folder: Folder,
     cgroup: Option<Cgroup>,
     chips: Option<Vec<String>>,
@@ -38,6 +40,7 @@ pub(crate) struct Replica {
     never_started: bool,
     started: bool,
     ended: Option<WorkBody>,
+    ended_at: Option<Duration>,
     /// Since when nothing but the guardian is left.
     alone_since: Option<Duration>,
     ending_since: Option<Duration>,
@@ -49,7 +52,12 @@ impl Replica {
     /// The replica of a record, started by this agent (then with its guardian) or by one before.
     pub(crate) fn of(record: &Record, folder: Folder, child: Option<Child>, now: Duration) -> Replica {
         let cgroup = record.cgroups.as_ref().map(|(own, _)| own.clone());
-        Replica { chips: Some(record.chips.clone()), ..Replica::new(record.key, folder, cgroup, child, now) }
+        Replica {
+            run: record.run,
+            notice_signal: record.notice_signal,
+            chips: Some(record.chips.clone()),
+            ..Replica::new(record.key, folder, cgroup, child, now)
+        }
     }
 
     /// Something that no record explains: it is to end.
@@ -64,6 +72,8 @@ impl Replica {
     fn new(key: Key, folder: Folder, cgroup: Option<Cgroup>, child: Option<Child>, now: Duration) -> Replica {
         Replica {
             key,
+            run: 0,
+            notice_signal: None,
             folder,
             cgroup,
             chips: None,
@@ -74,6 +84,7 @@ impl Replica {
             child,
             started: false,
             ended: None,
+            ended_at: None,
             alone_since: None,
             ending_since: None,
             present: true,
@@ -90,6 +101,11 @@ impl Replica {
         self.present
     }
 
+    /// Which run it is.
+    pub(crate) fn run(&self) -> u32 {
+        self.run
+    }
+
     /// Whether something is about to happen to it: it is being started, or ended.
     pub(crate) fn is_in_motion(&self) -> bool {
         self.present && (self.ladder.is_ending() || !self.started)
@@ -103,7 +119,8 @@ impl Replica {
     pub(crate) fn view(&self) -> ReplicaView {
         let running = self.started.then_some(WorkBody::Running);
         let work = self.ended.clone().filter(|_| !self.never_started).or(running);
-        ReplicaView { work, present: self.present, chips: self.chips.clone() }
+        let (run, ended_at, present, chips) = (self.run, self.ended_at, self.present, self.chips.clone());
+        ReplicaView { run, ended_at, work, present, chips }
     }
 
     /// Looks at it, and does what its ladder says next.
@@ -119,6 +136,7 @@ impl Replica {
                 Ok(true) => {
                     self.observe(now);
                     self.ended.get_or_insert_with(|| failed("it was ended before it had started"));
+                    self.ended_at.get_or_insert(now);
                     self.present = false;
                     info!(replica = %self.key, after_ms = self.ending_ms(now), "nothing of it is left");
                 }
@@ -154,6 +172,7 @@ impl Replica {
             self.ended = Some(failed(why));
         }
         if let Some(ended) = &self.ended {
+            self.ended_at.get_or_insert(now);
             info!(replica = %self.key, ?ended, "ended");
         }
     }
@@ -173,6 +192,7 @@ impl Replica {
                 if let Err(error) = self.give_notice(left, deadline_at) {
                     warn!(replica = %self.key, "the notice cannot be written: {error}");
                 }
+                self.signal_notice();
             }
             Act::Terminate => {
                 info!(replica = %self.key, "terminating");
@@ -197,6 +217,16 @@ impl Replica {
                 self.members()?.iter().for_each(|pid| procs::signal(*pid, Signal::KILL));
                 Ok(())
             }
+        }
+    }
+
+    /// The signal that the job asked for, once: a notice that is put off is in the file.
+    fn signal_notice(&mut self) {
+        let Some(signal) = self.notice_signal.take() else { return };
+        let first = self.folder.started().ok().flatten();
+        // While it has not ended, its pid is its own: its guardian has not reaped it.
+        if let (Some(pid), Some(signal), None) = (first, Signal::from_named_raw(signal.number()), &self.ended) {
+            procs::signal(pid, signal);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::record::Key;
 use chiptide_api::work::{WorkBody, WorkOrder, WorkReport};
+use chiptide_model::Millis;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -80,6 +81,10 @@ pub struct View {
 /// One replica.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReplicaView {
+    /// Which run of it.
+    pub run: u32,
+    /// When its work ended, on this machine's boot-time clock.
+    pub ended_at: Option<Duration>,
     /// How its work is; absent while it is being started.
     pub work: Option<WorkBody>,
     /// Whether something of it may still run.
@@ -88,13 +93,38 @@ pub struct ReplicaView {
     pub chips: Option<Vec<String>>,
 }
 
+impl ReplicaView {
+    /// Of a replica that could not be started.
+    pub(crate) fn never_started(run: u32, work: WorkBody) -> ReplicaView {
+        ReplicaView { run, ended_at: None, work: Some(work), present: false, chips: None }
+    }
+}
+
 impl View {
     /// What to report.
     pub(crate) fn reports(&self) -> Vec<WorkReport> {
         let report = |(key, replica): (&Key, &ReplicaView)| {
-            Some(WorkReport { lease: key.lease, rank: key.rank, work: replica.work.clone()? })
+            let work = replica.work.clone()?;
+            Some(WorkReport { lease: key.lease, rank: key.rank, run: replica.run, work, ended_ago: None })
         };
         self.replicas.iter().filter_map(report).collect()
+    }
+
+    /// The reports with how long ago each replica ended.
+    pub(crate) fn with_ages(&self, reports: &[WorkReport], now: Duration) -> Vec<WorkReport> {
+        let aged = |report: &WorkReport| {
+            let of = self.replicas.get(&Key { lease: report.lease, rank: report.rank });
+            let ended_at = of.filter(|replica| replica.run == report.run).and_then(|replica| replica.ended_at);
+            let ended_ago = ended_at.map(|at| Millis(now.saturating_sub(at).as_millis() as u64));
+            WorkReport { ended_ago, ..report.clone() }
+        };
+        reports.iter().map(aged).collect()
+    }
+
+    /// Whether nothing is left of the runs of a lease before this one.
+    pub(crate) fn is_past(&self, lease: Uuid, run: u32) -> bool {
+        let older = |(key, replica): (&Key, &ReplicaView)| key.lease == lease && replica.run < run && replica.present;
+        !self.replicas.iter().any(older)
     }
 
     /// Whether something of a lease may still run on a chip.
@@ -106,7 +136,8 @@ impl View {
     /// Whether all of this has been started, whatever became of it since.
     pub(crate) fn has_begun(&self, lease: Uuid, work: &WorkOrder) -> bool {
         let begun = |rank| {
-            let work = self.replicas.get(&Key { lease, rank }).and_then(|replica| replica.work.as_ref());
+            let replica = self.replicas.get(&Key { lease, rank }).filter(|replica| replica.run == work.run);
+            let work = replica.and_then(|replica| replica.work.as_ref());
             work.is_some_and(|work| !matches!(work, WorkBody::Failed { .. }))
         };
         work.replicas.iter().all(|replica| begun(replica.rank))

@@ -99,7 +99,7 @@ impl Node {
         command.args(["--token", "t", "--node", "n1", "--daemon", &self.daemon.url, "--sample-every", "1h"]);
         command.arg("--nvml-library").arg(library()).env("CHIPTIDE_FAKE_NVML", self.scenario.path());
         command.arg("--state-dir").arg(self.state()).arg("--cgroup-root").arg(&self.root);
-        command.args(["--kill-after", "300ms", "--verify-for", "5s"]);
+        command.args(["--kill-after", "300ms", "--verify-for", "5s", "--restart-after", "100ms"]);
         if rustix::process::geteuid().is_root() {
             command.args(["--workload-user", self.user]);
         }
@@ -124,7 +124,16 @@ impl Node {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let env = [("GREETING".to_owned(), "hello".to_owned()), ("CHIPTIDE_RANK".to_owned(), "9".to_owned())].into();
         let nodes = vec!["n0".to_owned(), "n1".to_owned()];
-        let work = WorkOrder { command, env, directory: None, nodes, replicas: vec![replica] };
+        let work = WorkOrder {
+            command,
+            env,
+            directory: None,
+            run: 0,
+            notice_signal: None,
+            user: None,
+            nodes,
+            replicas: vec![replica],
+        };
         LeaseOrder { work: Some(work), ..lease(id, &self.chips[0], epoch) }
     }
 

@@ -21,6 +21,7 @@ impl Cluster {
             checkpointed_at: None,
             extras: BTreeSet::new(),
             given_back: 0,
+            restarts: 0,
             changed_at: at,
             revision: 1,
         };
@@ -59,6 +60,23 @@ impl Cluster {
         job.revision += 1;
         self.reprice_base(lease);
         self.touched.jobs.insert(id);
+        Ok(())
+    }
+
+    /// The replicas are started anew: their nodes get new orders, and confirm again once they have.
+    pub(super) fn on_restarted(&mut self, id: JobId, run: u32) -> Applied {
+        let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;
+        let Some(base) = job.state.lease().filter(|_| run == job.restarts + 1) else {
+            return Err(format!("job {id} in run {} cannot go on with run {run}", job.restarts));
+        };
+        job.restarts = run;
+        job.revision += 1;
+        self.touched.jobs.insert(id);
+        for lease in self.with_extras(base) {
+            self.change_lease(lease, |lease| lease.confirmed.clear())?;
+            let nodes = self.leases.get(&lease).map(|lease| self.nodes_of(lease)).unwrap_or_default();
+            nodes.into_iter().for_each(|node| self.orders_changed(node));
+        }
         Ok(())
     }
 

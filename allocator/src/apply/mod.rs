@@ -69,6 +69,10 @@ impl Cluster {
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
             Event::JobCheckpointed { job } => self.on_checkpointed(at, *job),
+            Event::WorkEnded { lease, .. } => {
+                self.leases.get(lease).map(drop).ok_or_else(|| format!("no lease {lease}"))
+            }
+            Event::JobRestarted { job, run } => self.on_restarted(*job, *run),
             Event::JobEnded { job, outcome } => self.on_job_ended(at, *job, outcome.clone()),
             Event::ClaimMade { job, placements, victims, deadline, choice } => {
                 let (placements, victims, choice) = (placements.clone(), victims.clone(), choice.clone());

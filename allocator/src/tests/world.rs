@@ -332,6 +332,10 @@ impl World {
             Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
             Event::JobStarted { job } => format!("{} runs", self.name(*job)),
             Event::JobCheckpointed { job } => format!("{} checkpoints", self.name(*job)),
+            Event::WorkEnded { job, run, verdict, .. } => {
+                format!("run {run} of {} is over: {verdict:?}", self.name(*job))
+            }
+            Event::JobRestarted { job, run } => format!("{} goes on with run {run}", self.name(*job)),
             Event::JobEnded { job, outcome } => format!("{} ended: {outcome:?}", self.name(*job)),
             Event::ClaimMade { job, placements, .. } => {
                 format!("{} is promised {}", self.name(*job), chips(placements))

@@ -4,6 +4,7 @@ use super::{Facts, cores, lease, memory, pairs};
 use crate::output::{state, table, text};
 use crate::span::{ago, moment, until};
 use chiptide_api::job::{BudgetBody, ClassBody, JobBody, JobView, KindBody, PriorityBody, SameLevelBody, Strength};
+use chiptide_api::work::RunView;
 use chrono::{DateTime, Utc};
 
 /// A row a job.
@@ -61,12 +62,37 @@ pub(crate) fn job(job: &JobView, now: DateTime<Utc>) -> String {
     facts.add("submitted", moment(job.submitted_at, now));
     facts.add("changed", moment(job.changed_at, now));
     facts.add("attempts", format!("{}, preempted {} times", job.attempt, job.preemptions));
+    facts.add_some("restarts", (job.restarts > 0).then(|| job.restarts.to_string()));
     let mut story = facts.text();
+    for run in &job.runs {
+        story.push('\n');
+        story.push_str(&self::run(run, now));
+    }
     for live in job.lease.iter().chain(&job.extras) {
         story.push('\n');
         story.push_str(&lease(live, now));
     }
     story
+}
+
+/// One run of a job's replicas.
+fn run(run: &RunView, now: DateTime<Utc>) -> String {
+    let ended = run.ended_at.map_or("going on".to_owned(), |at| format!("over {}", moment(at, now)));
+    let mut story = format!("attempt {}, run {}: {ended}\n", run.attempt, run.run);
+    if let Some(failure) = &run.failure {
+        story.push_str(&format!("failed first: {failure}\n"));
+    }
+    let mut table = table(&["REPLICA", "NODE", "WORK", "HOW", "ENDED"]);
+    for replica in &run.replicas {
+        table.add_row([
+            replica.replica.to_string().into(),
+            replica.node.clone().into(),
+            state(&replica.state),
+            replica.reason.clone().unwrap_or_default().into(),
+            comfy_table::Cell::new(replica.ended_at.map(|at| moment(at, now)).unwrap_or_default()),
+        ]);
+    }
+    story + &text(&table)
 }
 
 /// One line for one change of a job.
@@ -283,6 +309,30 @@ mod tests {
             0        n1    GPU-2  500/1000  2
         "#]]
         .assert_eq(&job(&preempting(), now()));
+    }
+
+    #[test]
+    fn every_run_tells_how_its_replicas_ended() {
+        let run = run(
+            &serde_json::from_value(json!({
+                "attempt": 1, "run": 0, "ended_at": "2026-11-24T11:59:30Z",
+                "failure": "replica 1 on n2: killed by SIGKILL, out of memory",
+                "replicas": [
+                    {"replica": 0, "node": "n1", "state": "running"},
+                    {"replica": 1, "node": "n2", "state": "killed", "signal": "SIGKILL", "out_of_memory": true,
+                        "reason": "killed by SIGKILL, out of memory", "ended_at": "2026-11-24T11:59:29Z"}]
+            }))
+            .expect("a run"),
+            now(),
+        );
+        expect![[r#"
+            attempt 1, run 0: over 2026-11-24 11:59:30Z (30s ago)
+            failed first: replica 1 on n2: killed by SIGKILL, out of memory
+            REPLICA  NODE  WORK     HOW                               ENDED
+            0        n1    running
+            1        n2    killed   killed by SIGKILL, out of memory  2026-11-24 11:59:29Z (31s ago)
+        "#]]
+        .assert_eq(&run);
     }
 
     #[test]

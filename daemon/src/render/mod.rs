@@ -2,9 +2,11 @@
 
 mod explain;
 mod queues;
+mod runs;
 
 pub use explain::explanation;
 pub use queues::queues;
+pub use runs::{run_ended, run_now};
 
 use crate::telemetry::Telemetry;
 use chiptide_allocator::explain::Explainer;
@@ -47,6 +49,8 @@ pub fn job(explainer: &mut Explainer<'_>, job: &Job) -> JobView {
         checkpointed_at: job.checkpointed_at.map(to_utc),
         attempt: job.attempt,
         preemptions: job.preemptions,
+        restarts: job.restarts,
+        runs: Vec::new(),
         submitted_at: to_utc(job.submitted_at),
         changed_at: to_utc(job.changed_at),
         revision: job.revision,

@@ -1,10 +1,12 @@
 //! The round loop: the only writer. Commands gather while a commit is in flight, so load makes batches, not queues.
 
 mod gathering;
+mod lanes;
 mod recovery;
 mod round_loop;
 
 use crate::health::Health;
+use crate::metrics;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -13,10 +15,11 @@ use crate::store::leader::Leadership;
 use anyhow::Context;
 use chiptide_allocator::Command;
 use chiptide_model::Policy;
+pub use lanes::Lanes;
 use parking_lot::RwLock;
 use round_loop::RoundLoop;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// One command on its way into a round.
 #[derive(Debug)]
@@ -35,22 +38,22 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Rounds {
     /// Absent while this daemon does not lead.
-    entries: Arc<RwLock<Option<mpsc::Sender<Entry>>>>,
+    entries: Arc<RwLock<Option<lanes::Senders>>>,
     capacity: usize,
     health: Arc<Health>,
 }
 
 impl Rounds {
-    /// A queue of at most `capacity` commands, which is closed.
+    /// A queue of at most `capacity` submits (and four times as much of everything else), which is closed.
     pub fn closed(capacity: usize, health: Arc<Health>) -> Rounds {
         Rounds { entries: Arc::default(), capacity, health }
     }
 
     /// Opens the queue for a new leadership, and answers its other end.
-    pub fn open(&self) -> mpsc::Receiver<Entry> {
-        let (entries, receiver) = mpsc::channel(self.capacity);
+    pub fn open(&self) -> Lanes {
+        let (entries, lanes) = lanes::lanes(self.capacity, self.capacity.saturating_mul(4));
         *self.entries.write() = Some(entries);
-        receiver
+        lanes
     }
 
     /// Closes the queue: what is in it is still decided, nothing more comes in.
@@ -58,7 +61,7 @@ impl Rounds {
         *self.entries.write() = None;
     }
 
-    fn sender(&self) -> Option<mpsc::Sender<Entry>> {
+    fn senders(&self) -> Option<lanes::Senders> {
         self.entries.read().clone()
     }
 
@@ -69,10 +72,13 @@ impl Rounds {
             return Err(Refused::store_unavailable(known.trouble));
         }
         let (reply, answer) = oneshot::channel();
-        let entries = self.sender().ok_or_else(Refused::no_leader)?;
+        let entries = self.senders().ok_or_else(Refused::no_leader)?;
         entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::overloaded("the queue of commands is full"),
-            mpsc::error::TrySendError::Closed(_) => Refused::no_leader(),
+            lanes::NotTaken::Full => {
+                metrics::shed("round", "the queue is full");
+                Refused::overloaded("the queue of commands is full")
+            }
+            lanes::NotTaken::Closed => Refused::no_leader(),
         })?;
         // The queue is closed when its last sender is gone.
         drop(entries);
@@ -83,9 +89,14 @@ impl Rounds {
     pub async fn tell(&self, command: Command) {
         let (reply, _) = oneshot::channel();
         // A closed queue means that we do not lead any more: the command has become pointless.
-        if let Some(entries) = self.sender() {
-            drop(entries.send(Entry { command, many: false, key: None, reply }).await);
+        if let Some(entries) = self.senders() {
+            let _ = entries.send(Entry { command, many: false, key: None, reply }).await;
         }
+    }
+
+    /// How many commands wait, by lane; nothing while this daemon does not lead.
+    pub fn waiting(&self) -> Vec<(&'static str, usize)> {
+        self.senders().map_or_else(Vec::new, |entries| entries.waiting().to_vec())
     }
 }
 
@@ -124,7 +135,7 @@ pub fn spawn(
     shared: Arc<Shared>,
     store: Store,
     leadership: Leadership,
-    entries: mpsc::Receiver<Entry>,
+    entries: Lanes,
     policy: Option<Policy>,
 ) -> anyhow::Result<Led> {
     let (leading_in, leading) = oneshot::channel();

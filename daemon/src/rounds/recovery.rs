@@ -2,8 +2,8 @@
 //! comes in is refused at once, and those whose round's outcome is open are told within a moment what became of it, or that
 //! nobody knows.
 
-use super::Entry;
 use super::gathering::Reply;
+use super::{Entry, Lanes};
 use crate::health::Witness;
 use crate::routes::problem::Refused;
 use crate::shared::Shared;
@@ -12,7 +12,6 @@ use crate::store::trouble::Trouble;
 use crate::store::{Result, Store, StoreError, load};
 use chiptide_allocator::Cluster;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long the callers of a round whose outcome is open wait to be told, before they are told that nobody knows.
@@ -43,7 +42,7 @@ pub(super) async fn recover(
     shared: &Shared,
     store: &mut Store,
     leadership: Leadership,
-    entries: &mut mpsc::Receiver<Entry>,
+    entries: &mut Lanes,
     mut trouble: Trouble,
     mut unsettled: Option<Unsettled>,
 ) -> Result<Recovered> {

@@ -4,9 +4,9 @@
 //! order; an answer leaves after the commit of its round. If a commit fails, both are dropped and the cluster is read
 //! anew.
 
-use super::Entry;
 use super::gathering::{Closed, Gathering, Keys};
 use super::recovery::{self, Recovered, Unsettled};
+use super::{Entry, Lanes};
 use crate::health::Witness;
 use crate::metrics;
 use crate::policy_file;
@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 /// Most commands of one round. A larger batch gains nothing and holds the answers of the first for longer.
 const BATCH_MAX: usize = 512;
@@ -43,7 +43,7 @@ pub(super) struct RoundLoop {
     shared: Arc<Shared>,
     store: Store,
     leadership: Leadership,
-    entries: mpsc::Receiver<Entry>,
+    entries: Lanes,
     /// The cluster as it will be once everything decided is committed.
     draft: Cluster,
     gathering: Gathering,
@@ -75,7 +75,7 @@ impl RoundLoop {
         shared: Arc<Shared>,
         store: Store,
         leadership: Leadership,
-        entries: mpsc::Receiver<Entry>,
+        entries: Lanes,
         policy: Option<Policy>,
     ) -> anyhow::Result<RoundLoop> {
         let cluster = load::load(&store).await.context("read the cluster")?;
@@ -178,11 +178,7 @@ impl RoundLoop {
     fn on_entry(&mut self, entry: Entry) -> Result<(), StoreError> {
         self.takes_in = self.committing.is_none();
         let mut batch = vec![entry];
-        while self.gathering.len() + batch.len() < BATCH_MAX
-            && let Ok(entry) = self.entries.try_recv()
-        {
-            batch.push(entry);
-        }
+        self.entries.fill(&mut batch, BATCH_MAX.saturating_sub(self.gathering.len()));
         self.look_up(batch)
     }
 

@@ -4,7 +4,7 @@ use super::BODY_MAX;
 use super::problem::Refused;
 use crate::auth::Principal;
 use crate::store::idempotency_keys::Key;
-use axum::body::Bytes;
+use axum::body::{BodyDataStream, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -24,6 +24,13 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// connection is cut.
 const DISCARD_MAX: usize = 8 * BODY_MAX;
 
+/// How long a client may take to send a body, where nothing else is said.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the client of this request may take to send its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit(pub(super) Duration);
+
 /// The raw bytes of a body of at most [`BODY_MAX`].
 #[derive(Debug)]
 pub(super) struct Raw(pub(super) Bytes);
@@ -31,9 +38,14 @@ pub(super) struct Raw(pub(super) Bytes);
 impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Refused;
     async fn from_request(request: Request, _: &S) -> Result<Raw, Refused> {
+        let limit = request.extensions().get::<BodyLimit>().map_or(BODY_LIMIT, |limit| limit.0);
+        let deadline = tokio::time::Instant::now() + limit;
         let mut stream = request.into_body().into_data_stream();
         let (mut kept, mut length) = (Vec::new(), 0usize);
-        while let Some(chunk) = stream.next().await {
+        let next = async |stream: &mut BodyDataStream| {
+            tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| Refused::body_too_slow(limit))
+        };
+        while let Some(chunk) = next(&mut stream).await? {
             let chunk = chunk.map_err(|error| Refused::unreadable_body(error.to_string()))?;
             length = length.saturating_add(chunk.len());
             if length <= BODY_MAX {

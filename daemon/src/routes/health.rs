@@ -114,6 +114,7 @@ pub(super) async fn metrics(
 ) -> Result<String, Refused> {
     let axum::Extension(handle) = handle.ok_or_else(|| Refused::unavailable("no metrics are kept"))?;
     crate::metrics::observe(&app.shared.cluster());
+    app.rounds.waiting().into_iter().for_each(|(lane, waiting)| crate::metrics::round_queue(lane, waiting));
     handle.run_upkeep();
     Ok(handle.render())
 }

@@ -5,6 +5,7 @@ use super::problem::{Answer, Refused};
 use crate::app::App;
 use crate::render;
 use crate::store::jobs::{self, JobFilter};
+use crate::store::work_ends;
 use crate::watchers::Topic;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -13,6 +14,7 @@ use chiptide_allocator::{Command, NewJob};
 use chiptide_api::job::{CreateBody, CreatedView, DoneBody, DoneOutcome, JOBS_PER_CALL_MAX, JobBody, JobView};
 use chiptide_api::page::Page;
 use chiptide_api::problem::{Invalid, Problem, read_json};
+use chiptide_api::work::RunView;
 use chiptide_model::{JobId, Outcome, Policy};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -84,17 +86,32 @@ pub(super) async fn get(
     let mut seen = params.after;
     loop {
         let changed = watch.changed();
-        let view = find(&app, id).await?;
+        let mut view = find(&app, id).await?;
         let is_news = view.revision > *seen.get_or_insert(view.revision);
         if is_news || view.is_ended() || wait.is_zero() || app.shared.stopping.is_cancelled() {
+            view.runs = runs(&app, id, &view).await?;
             return Ok(Json(view));
         }
         tokio::select! {
             () = changed => {}
             () = app.shared.stopping.cancelled() => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(Json(view)),
+            () = tokio::time::sleep_until(deadline) => {
+                view.runs = runs(&app, id, &view).await?;
+                return Ok(Json(view));
+            }
         }
     }
+}
+
+/// How the replicas of a job are and were that the agents run; nothing of a job that has never had a lease.
+async fn runs(app: &App, id: JobId, view: &JobView) -> Result<Vec<RunView>, Refused> {
+    if view.spec.workload.is_none() || view.attempt == 0 {
+        return Ok(Vec::new());
+    }
+    let ended = work_ends::of_job(&app.store.reader, id).await?;
+    let cluster = app.shared.cluster();
+    let now = cluster.job(id).and_then(|job| render::run_now(&cluster, job, &app.shared.telemetry));
+    Ok(now.into_iter().chain(ended.iter().map(render::run_ended)).collect())
 }
 
 /// A job from memory while it is live, else from the table.

@@ -13,11 +13,13 @@ mod queues;
 mod registration;
 mod standby;
 
+use crate::admission::Kind;
 use crate::app::App;
 use crate::auth::Principal;
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -101,6 +103,7 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), authenticate))
+        .layer(from_fn_with_state(app.clone(), admit))
         .layer(from_fn(count));
     let router = match metrics {
         Some(handle) => router.layer(axum::Extension(handle)),
@@ -128,20 +131,46 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let principal = match token {
-        Some((_, token)) => app.tokens.principal(token.trim()).map_or_else(|| Err(token.trim().to_owned()), Ok),
-        None => return Refused::unauthorized().into_response(),
-    };
-    let principal = match principal {
-        Ok(known) => known,
-        Err(token) => match app.tables(async |pool| app.tokens.find(pool, &token).await).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return Refused::unauthorized().into_response(),
-            Err(refused) => return refused.into_response(),
-        },
+    let Some((_, token)) = token else { return Refused::unauthorized().into_response() };
+    let principal = match app.tokens.principal(token.trim()) {
+        Some(known) => known,
+        None => {
+            let token = token.trim().to_owned();
+            match app.tables(async |pool| app.tokens.find(pool, &token).await).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Refused::unauthorized().into_response(),
+                Err(refused) => return refused.into_response(),
+            }
+        }
     };
     request.extensions_mut().insert::<Principal>(principal);
     standby::answer(&app, request, next).await
+}
+
+/// Lets in as many of each kind as there are places, before anything else is looked at.
+async fn admit(State(app): State<App>, route: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    request.extensions_mut().insert(extract::BodyLimit(app.body_limit));
+    let kind = Kind::of(request.method(), route, request.uri().query());
+    match app.admission.admit(kind, body_max(&request)) {
+        Ok(_place) => next.run(request).await,
+        Err(reason) => {
+            let mut response =
+                Refused::overloaded(format!("requests of kind {}: {reason}", kind.as_str())).into_response();
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(kind.retry_after_s()));
+            response
+        }
+    }
+}
+
+/// How many bytes the body may have: what it says, and where it says nothing, the most.
+fn body_max(request: &Request) -> usize {
+    request
+        .body()
+        .size_hint()
+        .upper()
+        .map_or(BODY_MAX, |bytes| usize::try_from(bytes).unwrap_or(BODY_MAX))
+        .min(BODY_MAX)
 }
 
 /// Counts answers by route.

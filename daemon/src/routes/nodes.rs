@@ -102,7 +102,7 @@ async fn heed_ends(app: &App, report: &ReportBody) {
             let cluster = app.shared.cluster();
             let lease = cluster.lease(lease);
             let job = lease.and_then(|lease| cluster.job(lease.job)).filter(|job| job.spec.workload.is_some());
-            lease.zip(job).and_then(|(lease, job)| workloads::verdict(lease, &job.state, &app.shared.telemetry))
+            lease.zip(job).and_then(|(lease, job)| workloads::verdict(lease, job, &app.shared.telemetry))
         };
         if let Some(command) = verdict {
             // The agent says it again until its lease is gone, so a full queue costs a moment.

@@ -164,6 +164,11 @@ impl Refused {
         Refused::new(413, "body_too_large", "The body is too large", format!("at most {limit} bytes"))
     }
 
+    /// A body that was not sent in time.
+    pub fn body_too_slow(limit: std::time::Duration) -> Refused {
+        Refused::new(408, "body_too_slow", "The body was not sent in time", format!("send it within {limit:?}"))
+    }
+
     /// A body that could not be read to its end.
     pub fn unreadable_body(detail: impl Into<String>) -> Refused {
         Refused::new(400, "unreadable_body", "The body could not be read", detail)

@@ -91,7 +91,8 @@ async fn ask(app: &App, leader: &Leader, kind: Kind, request: Request, next: Nex
 /// The request with its body in memory: it may be needed twice.
 async fn whole(request: Request) -> Result<(Parts, Bytes), Refused> {
     let (parts, body) = request.into_parts();
-    let Raw(bytes) = Raw::from_request(Request::new(body), &()).await?;
+    // With its extensions, which say how long the body may take.
+    let Raw(bytes) = Raw::from_request(Request::from_parts(parts.clone(), body), &()).await?;
     Ok((parts, bytes))
 }
 

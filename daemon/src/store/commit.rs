@@ -8,7 +8,7 @@ use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
     Result, Store, chips, claims, demand, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
-    queue_usage, reservations,
+    queue_usage, reservations, work_ends,
 };
 use chiptide_allocator::demand::Demand;
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
@@ -35,6 +35,7 @@ pub struct Commit {
     proven: Vec<(ChipIx, LeaseId)>,
     claims: Vec<(JobId, Option<Claim>)>,
     evictions: Vec<Eviction>,
+    work_ends: Vec<work_ends::RunEnd>,
     queues: Vec<QueuePast>,
     reservations: Vec<(Holder, Option<Reservation>)>,
     moves: Moves,
@@ -49,6 +50,7 @@ impl Commit {
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
         commit.evictions = evictions::among(after, touched, &events);
+        commit.work_ends = work_ends::among(after, touched, &events);
         commit.queues = after.queue_past(touched);
         let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());
         commit.demand = touched.demand.then(|| after.demand.clone());
@@ -181,6 +183,9 @@ impl Commit {
         }
         if !self.evictions.is_empty() {
             evictions::insert(tx, &self.evictions).await?;
+        }
+        if !self.work_ends.is_empty() {
+            work_ends::insert(tx, &self.work_ends).await?;
         }
         if !self.queues.is_empty() {
             queue_usage::replace(tx, &self.queues).await?;

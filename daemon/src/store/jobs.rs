@@ -23,6 +23,7 @@ struct States {
     /// Joined by commas: UNNEST cannot carry ragged arrays.
     evicted: Vec<String>,
     given_back: Vec<i32>,
+    restarts: Vec<i32>,
 }
 
 fn states(jobs: &[Job]) -> States {
@@ -52,6 +53,7 @@ fn states(jobs: &[Job]) -> States {
         checkpointed: jobs.iter().map(|job| job.checkpointed_at.map(column)).collect(),
         evicted: jobs.iter().map(evicted).collect(),
         given_back: jobs.iter().map(|job| small(job.given_back)).collect(),
+        restarts: jobs.iter().map(|job| small(job.restarts)).collect(),
     }
 }
 
@@ -111,11 +113,11 @@ pub async fn update(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
         "update jobs set state = j.state, reason = j.reason, lease_id = j.lease_id, deadline = j.deadline,
              attempt = j.attempt, preemptions = j.preemptions, revision = j.revision, changed_at = j.changed_at,
              checkpointed_at = j.checkpointed_at, evicted_at = string_to_array(j.evicted_at, ',')::timestamptz[],
-             given_back = j.given_back
+             given_back = j.given_back, restarts = j.restarts
          from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::int[], $7::int[],
-                 $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::int[])
+                 $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::int[], $13::int[])
              as j (id, state, reason, lease_id, deadline, attempt, preemptions, revision, changed_at, checkpointed_at,
-                 evicted_at, given_back)
+                 evicted_at, given_back, restarts)
          where jobs.id = j.id and jobs.live",
         &s.ids,
         &s.states,
@@ -128,7 +130,8 @@ pub async fn update(tx: &mut PgConnection, jobs: &[Job]) -> Result<()> {
         &s.changed,
         &s.checkpointed as _,
         &s.evicted,
-        &s.given_back
+        &s.given_back,
+        &s.restarts
     )
     .execute(tx)
     .await?;
@@ -153,6 +156,7 @@ struct JobRow {
     checkpointed_at: Option<DateTime<Utc>>,
     evicted_at: Vec<DateTime<Utc>>,
     given_back: i32,
+    restarts: i32,
 }
 
 impl JobRow {
@@ -188,6 +192,7 @@ impl JobRow {
             // The leases say which of them are extra.
             extras: BTreeSet::new(),
             given_back: unsigned("jobs", &self.id, self.given_back.into())?,
+            restarts: unsigned("jobs", &self.id, self.restarts.into())?,
             changed_at: moment(self.changed_at),
             revision: unsigned("jobs", &self.id, self.revision)?,
         })
@@ -199,7 +204,7 @@ pub async fn load_live(tx: &mut PgConnection) -> Result<Vec<Job>> {
     let rows = sqlx::query_as!(
         JobRow,
         "select id, place, state, reason, lease_id, deadline, attempt, preemptions, revision, submitted_at,
-             changed_at, spec, checkpointed_at, evicted_at, given_back
+             changed_at, spec, checkpointed_at, evicted_at, given_back, restarts
          from jobs where live"
     );
     rows.fetch_all(tx).await?.into_iter().map(JobRow::job).collect()
@@ -216,7 +221,7 @@ pub async fn get(pool: &PgPool, id: JobId) -> Result<Option<Job>> {
     let row = sqlx::query_as!(
         JobRow,
         "select id, place, state, reason, lease_id, deadline, attempt, preemptions, revision, submitted_at,
-             changed_at, spec, checkpointed_at, evicted_at, given_back
+             changed_at, spec, checkpointed_at, evicted_at, given_back, restarts
          from jobs where id = $1",
         id.0
     );
@@ -246,7 +251,7 @@ pub struct JobFilter {
 pub async fn list(pool: &PgPool, filter: &JobFilter) -> Result<Vec<Job>> {
     let mut query = QueryBuilder::new(
         "select id, place, state, reason, lease_id, deadline, attempt, preemptions, revision, submitted_at,
-             changed_at, spec, checkpointed_at, evicted_at, given_back
+             changed_at, spec, checkpointed_at, evicted_at, given_back, restarts
          from jobs where true",
     );
     if !filter.states.is_empty() {

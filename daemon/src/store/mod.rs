@@ -26,6 +26,7 @@ pub mod queue_usage;
 pub mod reservations;
 pub mod tokens;
 pub mod trouble;
+pub mod work_ends;
 
 use chiptide_model::Timestamp;
 use chrono::{DateTime, Utc};

@@ -45,6 +45,13 @@ impl Daemon {
         Daemon::start_in(dir).await
     }
 
+    /// A daemon on a new database, with this configuration in its file.
+    pub(crate) async fn with_config(text: &str) -> Daemon {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("chiptided.toml"), text).expect("written");
+        Daemon::start_in(dir).await
+    }
+
     /// Writes another policy into the file; the next start puts it in force.
     pub(crate) fn write_policy(&self, text: &str) {
         std::fs::write(self.dir.path().join("policy.yaml"), text).expect("written");
@@ -71,6 +78,10 @@ impl Daemon {
             vec!["chiptided", "--listen", "127.0.0.1:0", "--admin-token-file", token_file.to_str().expect("UTF-8")];
         if policy_file.exists() {
             flags.extend(["--policy-file", policy_file.to_str().expect("UTF-8")]);
+        }
+        let config_file = dir.path().join("chiptided.toml");
+        if config_file.exists() {
+            flags.extend(["--config", config_file.to_str().expect("UTF-8")]);
         }
         let config = Config::load(&Flags::parse_from(flags)).expect("a valid configuration");
         let stop = CancellationToken::new();

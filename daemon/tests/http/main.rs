@@ -9,6 +9,7 @@ mod jobs;
 mod logs;
 mod nodes;
 mod outage;
+mod overload;
 mod own_postgres;
 mod postgres;
 mod queues;

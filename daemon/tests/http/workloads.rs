@@ -10,17 +10,32 @@ const DONE: WorkBody = WorkBody::Exited { code: 0 };
 
 impl Node {
     async fn says(&mut self, lease: Uuid, work: &[(u32, WorkBody)]) {
+        self.says_of_run(0, lease, work).await
+    }
+
+    async fn says_of_run(&mut self, run: u32, lease: Uuid, work: &[(u32, WorkBody)]) {
         let orders = self.orders().await;
         let mut report = self.report_body();
         report.confirmed = orders.leases.iter().map(|lease| lease.lease).collect();
-        report.work = work.iter().map(|(rank, work)| WorkReport { lease, rank: *rank, work: work.clone() }).collect();
+        report.work = work
+            .iter()
+            .map(|(rank, work)| WorkReport { lease, rank: *rank, run, work: work.clone(), ended_ago: None })
+            .collect();
         self.send(&report).await;
     }
 }
 
 async fn submit(daemon: &Daemon, extra: serde_json::Value) -> (Uuid, Uuid) {
+    submit_with(daemon, extra, json!({})).await
+}
+
+async fn submit_with(daemon: &Daemon, extra: serde_json::Value, work: serde_json::Value) -> (Uuid, Uuid) {
     let mut body = job(extra);
-    body.workload = serde_json::from_value(json!({"command": ["train"], "env": {"A": "b"}, "directory": "/srv"})).ok();
+    let mut workload = json!({"command": ["train"], "env": {"A": "b"}, "directory": "/srv"});
+    for (key, value) in work.as_object().expect("an object") {
+        workload[key] = value.clone();
+    }
+    body.workload = Some(serde_json::from_value(workload).expect("a workload"));
     let job = daemon.client.create_job(&body, None).await.expect("accepted");
     (job.id, job.lease.expect("leased").id)
 }
@@ -73,4 +88,72 @@ async fn a_workload_that_ends_on_notice_gives_its_chips_back_early_and_its_job_w
     node.says(lease, &[(0, WorkBody::Exited { code: 143 })]).await;
     let back = seen(&daemon, victim).await;
     assert_eq!((back.state.as_str(), back.preemptions), ("pending", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gang_starts_anew_as_a_whole_until_its_restarts_are_used_up_and_tells_how_each_run_ended() {
+    let daemon = Daemon::start().await;
+    let mut node = Node::register(&daemon, "n1", 2).await;
+    let restart = json!({"restart": {"on_failure": {"times": 1}}, "notice_signal": "SIGUSR1"});
+    let (job, lease) = submit_with(&daemon, json!({"replicas": 2}), restart).await;
+    node.says(lease, &[(0, WorkBody::Running), (1, WorkBody::Running)]).await;
+    assert_eq!(seen(&daemon, job).await.state, "running");
+    let killed = WorkBody::Killed { signal: 9, out_of_memory: true };
+    node.says(lease, &[(0, WorkBody::Running), (1, killed.clone())]).await;
+    node.says(lease, &[(0, WorkBody::Running), (1, killed)]).await;
+
+    let restarted = seen(&daemon, job).await;
+    assert_eq!((restarted.state.as_str(), restarted.restarts), ("running", 1), "said twice, it counts once");
+    assert_eq!(restarted.lease.as_ref().map(|lease| lease.id), Some(lease), "on the chips it had");
+    let work = node.orders().await.leases.remove(0).work.expect("a workload");
+    assert_eq!((work.run, work.notice_signal.as_deref()), (1, Some("SIGUSR1")));
+    assert_eq!(restarted.runs[0].replicas[0].state, "starting");
+    let first = &restarted.runs[1];
+    assert_eq!(first.failure.as_deref(), Some("replica 1 on n1: killed by SIGKILL, out of memory"));
+    assert_eq!((first.replicas.len(), first.replicas[0].replica, first.replicas[0].out_of_memory), (1, 1, true));
+
+    let daemon = daemon.restart().await;
+    let mut node = Node::register(&daemon, "n1", 2).await;
+    assert_eq!(seen(&daemon, job).await.restarts, 1);
+    node.says_of_run(1, lease, &[(0, WorkBody::Exited { code: 3 }), (1, DONE)]).await;
+    let failed = seen(&daemon, job).await;
+    assert_eq!((failed.state.as_str(), failed.reason.as_deref()), ("failed", Some("replica 0 on n1: exit code 3")));
+    let codes: Vec<Option<i32>> = failed.runs[0].replicas.iter().map(|replica| replica.exit_code).collect();
+    assert_eq!((failed.runs.len(), failed.runs[0].run, codes), (2, 1, vec![Some(3), Some(0)]));
+    let (stored, folded) = daemon.stored_and_folded().await;
+    assert_eq!(stored, folded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_failures_the_first_is_the_reason() {
+    let daemon = Daemon::start().await;
+    let mut node = Node::register(&daemon, "n1", 2).await;
+    let (job, lease) = submit(&daemon, json!({"replicas": 2})).await;
+    let mut report = node.report_body();
+    let ended = |rank, ago: &str| WorkReport {
+        lease,
+        rank,
+        run: 0,
+        work: WorkBody::Exited { code: 1 },
+        ended_ago: ago.parse().ok(),
+    };
+    report.work = vec![ended(0, "1s"), ended(1, "2s")];
+    node.send(&report).await;
+    assert_eq!(seen(&daemon, job).await.reason.as_deref(), Some("replica 1 on n1: exit code 1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_workload_may_ask_for_is_checked_by_field() {
+    let daemon = Daemon::start().await;
+    for (work, field) in [
+        (json!({"restart": {"on_failure": {"times": 0}}}), "workload.restart.on_failure.times"),
+        (json!({"notice_signal": "SIGKILL"}), "workload.notice_signal"),
+        (json!({"user": "../root"}), "workload.user"),
+    ] {
+        let mut body = serde_json::to_value(job(json!({}))).expect("JSON");
+        body["workload"] = work;
+        body["workload"]["command"] = json!(["train"]);
+        let (status, problem) = daemon.send("POST", "/v1/jobs", body.to_string()).await;
+        assert_eq!((status, problem["field"].as_str()), (422, Some(field)), "{problem}");
+    }
 }

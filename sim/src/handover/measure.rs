@@ -99,7 +99,7 @@ impl<'a> Bench<'a> {
         let manner = manner.to_possible_value().context("a manner with a name")?;
         let mut command = self.ground.canary(manner.get_name())?;
         command.extend(run.into_iter().flat_map(|ms| ["--run-for-ms".to_owned(), ms.to_string()]));
-        let workload = WorkloadBody { command, env: Default::default(), directory: None };
+        let workload = WorkloadBody { command, env: Default::default(), ..WorkloadBody::default() };
         let job = single_chip::job(format!("handover-{number}"), KindBody::Training, class, Millis(grace_ms));
         let job = JobBody { cpu_milli: 0, memory_mib: 0, workload: Some(workload), ..job };
         Ok(self.scheduler.submit(&job).await.context("submit a job")?.job)
