@@ -28,5 +28,6 @@ pub mod scheduler;
 pub mod scripted_node;
 pub mod single_chip;
 pub mod table;
+pub mod takeover;
 pub mod tide;
 pub mod virtual_cluster;

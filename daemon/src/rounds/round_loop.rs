@@ -324,7 +324,7 @@ impl RoundLoop {
                 Ok(true)
             }
             Ok(Recovered::Closed) => Ok(false),
-            Err(StoreError::Deposed) => return Err(StoreError::Deposed.into()),
+            Err(StoreError::Deposed) => Err(StoreError::Deposed.into()),
             Err(error) => Err(error).context("read the cluster anew"),
         }
     }

@@ -12,6 +12,7 @@ mod outage;
 mod overload;
 mod own_postgres;
 mod postgres;
+mod processes;
 mod queues;
 mod reservations;
 mod standby;
