@@ -21,6 +21,7 @@ pub struct Seat {
     pub leadership: Leadership,
     store: Store,
     connection: Option<PgConnection>,
+    holds_lock: bool,
     role: Arc<Role>,
     taken: Instant,
 }
@@ -46,7 +47,8 @@ impl Seat {
             match tried.unwrap_or(Err(StoreError::TooLate(ANSWER_MAX))) {
                 Ok(Some(leadership)) => {
                     tracing::info!(epoch = leadership.epoch, "took the lead");
-                    return Seat { leadership, store: store.clone(), connection, role: role.clone(), taken };
+                    let (store, role) = (store.clone(), role.clone());
+                    return Seat { leadership, store, connection, holds_lock: true, role, taken };
                 }
                 Ok(None) => said = None,
                 Err(error) => {
@@ -101,7 +103,12 @@ impl Seat {
 
     async fn renew(&mut self) -> Result<()> {
         let leadership = self.leadership;
-        leader::renew(self.connected().await?, leadership, TTL.as_secs_f64()).await
+        leader::renew(self.connected().await?, leadership, TTL.as_secs_f64()).await?;
+        if !self.holds_lock {
+            let epoch = leadership.epoch;
+            self.holds_lock = leader::try_alone(self.connected().await?, epoch).await?;
+        }
+        Ok(())
     }
 
     async fn resign(&mut self) -> Result<()> {
@@ -109,12 +116,11 @@ impl Seat {
         leader::resign(self.connected().await?, leadership).await
     }
 
-    /// The connection; a new one, if the old one is broken, takes the session lock as well.
+    /// The connection, or a new one, if the old one is broken.
     async fn connected(&mut self) -> Result<&mut PgConnection> {
         if self.connection.is_none() {
-            let mut connection = self.store.connect().await?;
-            leader::try_alone(&mut connection).await?;
-            self.connection = Some(connection);
+            self.connection = Some(self.store.connect().await?);
+            self.holds_lock = false;
         }
         self.connection.as_mut().ok_or(StoreError::TooLate(ANSWER_MAX))
     }
@@ -131,8 +137,8 @@ async fn try_once(
         Some(connection) => connection,
         None => held.insert(store.connect().await?),
     };
-    let alone = leader::try_alone(connection).await?;
     let seen = leader::look(connection).await?;
+    let alone = leader::try_alone(connection, seen.leadership.epoch).await?;
     let known = Leader { instance: seen.leadership.instance, epoch: seen.leadership.epoch, url: seen.url };
     let is_other = known.instance != store.instance() && !known.url.is_empty() && known.url != url;
     role.saw(Some(known).filter(|_| is_other && !alone && !seen.expired));

@@ -53,6 +53,8 @@ pub async fn take_over(
         return Ok(None);
     }
     let epoch: u64 = unsigned("leader", &"epoch", leader.epoch + 1)?;
+    // Before anybody can know of the epoch, so that its lock is never free while its leader lives.
+    try_alone(&mut tx, epoch).await?;
     sqlx::query!("update leader set instance = $1, epoch = $2, url = $3", instance, signed(epoch), url)
         .execute(&mut *tx)
         .await?;
@@ -118,8 +120,13 @@ pub async fn settle(connection: &mut PgConnection, leadership: Leadership) -> Re
     mine.fetch_optional(connection).await?.map(drop).ok_or(StoreError::Deposed)
 }
 
-/// Tries to take the session lock that a living leader holds: got, it proves that no other daemon is connected. It is a
-/// shortcut for a quick restart and never the proof of leadership.
-pub async fn try_alone(connection: &mut PgConnection) -> Result<bool> {
-    Ok(sqlx::query_scalar!("select pg_try_advisory_lock(7221954006301) as \"got!\"").fetch_one(connection).await?)
+/// Tries to take the session lock that the living leader of this epoch holds: got, it proves that this leader is not
+/// connected any more. It is a shortcut for a quick takeover and never the proof of leadership. Each epoch has a lock of its
+/// own: a leader that hangs keeps its lock past the takeover, and lets go of it when it wakes, which must say nothing of
+/// the next one.
+pub async fn try_alone(connection: &mut PgConnection, epoch: u64) -> Result<bool> {
+    // Only the lowest 31 bits tell epochs apart: those that meet are neighbours.
+    let key = (epoch & 0x7fff_ffff) as i32;
+    let got = sqlx::query_scalar!("select pg_try_advisory_lock(722195400, $1) as \"got!\"", key);
+    Ok(got.fetch_one(connection).await?)
 }

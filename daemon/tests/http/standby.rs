@@ -42,7 +42,7 @@ async fn a_standby_passes_on_what_only_the_leader_may_answer() {
     let same = Client::new(&leader.base, &standby.token).expect("a client");
     assert_eq!(same.create_job(&body, Some("k")).await.expect("the same answer").id, created.id);
     let (status, problem) = standby.send("POST", "/v1/jobs", "{").await;
-    assert_eq!((status, problem["code"].as_str()), (400, Some("invalid_json")));
+    assert_eq!((status, problem["code"].as_str()), (400, Some("malformed_json")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
