@@ -58,6 +58,7 @@ pub(crate) fn lease(id: u128, chip: &str, epoch: u64) -> LeaseOrder {
         confirmed: false,
         deadline: None,
         ends_in: None,
+        fence: None,
         chips,
         work: None,
     }

@@ -34,7 +34,10 @@ async fn an_order_older_than_what_the_last_agent_saw_is_refused_and_answered() {
 
     world.order("r2", vec![lease(late, "c0", 6)], vec![]).await;
     let report = world.reported(|report| !report.refused.is_empty()).await;
-    assert_eq!(report.refused, [RefusedBody { lease: late, chip: "c0".into(), epoch: 6, seen: 7 }]);
+    assert_eq!(
+        report.refused,
+        [RefusedBody { lease: late, chip: "c0".into(), epoch: 6, seen: 7, seen_lease: Some(first) }]
+    );
     assert!(report.confirmed.is_empty());
 }
 

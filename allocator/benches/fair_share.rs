@@ -71,7 +71,15 @@ impl Market {
             let gone = chip.holds.iter().filter(|hold| hold.vacate_by.is_some());
             gone.map(|hold| (chip.facts.id.clone(), hold.lease, chip.epoch))
         });
-        Report { node, session, health: Vec::new(), confirmed: Vec::new(), vacant: owed.collect() }
+        Report {
+            node,
+            session,
+            health: Vec::new(),
+            confirmed: Vec::new(),
+            vacant: owed.collect(),
+            refused: Vec::new(),
+            fenced: Vec::new(),
+        }
     }
 }
 
@@ -98,6 +106,7 @@ fn node() -> Command {
         boot_id: "boot".into(),
         facts,
         chips: (0..CHIPS).map(|i| (chip(i), Health::Healthy)).collect(),
+        seen: Vec::new(),
     }
 }
 

@@ -60,6 +60,7 @@ fn join(cluster: &mut Cluster, kinds: Kinds) {
                 boot_id: "boot".into(),
                 facts,
                 chips: (0..chips).map(|i| (chip(i), Health::Healthy)).collect(),
+                seen: Vec::new(),
             };
             round(cluster, at, register);
         }
@@ -100,6 +101,7 @@ fn spec(n: u64) -> JobSpec {
         grace: Millis(0),
         checkpoint_every: None,
         lease_ttl: None,
+        on_node_loss: Default::default(),
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
         workload: None,

@@ -48,6 +48,7 @@ fn spec(priority: i32, replicas: u32, chips: u16) -> JobSpec {
         min_runtime: None,
         preemption_budget: None,
         lease_ttl: None,
+        on_node_loss: Default::default(),
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
         workload: None,
@@ -86,6 +87,7 @@ impl Fleet {
                 labels: BTreeMap::new(),
             },
             chips: (0..CHIPS).map(|at| chip(node, at)).collect(),
+            seen: Vec::new(),
         };
         fleet.round((0..nodes).map(register).collect());
         fleet
@@ -181,6 +183,8 @@ fn backlog(name: &str, held: Fleet, sizes: &[u16]) {
             health: vec![(chip.clone(), health)],
             confirmed: Vec::new(),
             vacant: Vec::new(),
+            refused: Vec::new(),
+            fenced: Vec::new(),
         };
         let began = Instant::now();
         fleet.round(vec![Command::Report(report)]);

@@ -88,6 +88,7 @@ fn node(number: u16) -> Command {
             labels: Default::default(),
         },
         chips: (0..CHIPS).map(|number| (chip(number), Health::Healthy)).collect(),
+        seen: Vec::new(),
     }
 }
 

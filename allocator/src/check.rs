@@ -1,6 +1,6 @@
 //! The recount: everything the cluster must never be, found by counting anew rather than by trusting the books.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Timer};
 use crate::fleet::Chip;
 use crate::touched::Touched;
 use chiptide_model::{
@@ -274,6 +274,7 @@ fn totals_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
         let evidence = format!("{pending} pending, {} queued, {} promised", cluster.queue.len(), cluster.claims.len());
         found.push(broken("I5", evidence));
     }
+    timers_are_sound(cluster, found);
     found.extend(cluster.stakes_fault().map(|evidence| broken("books", evidence)));
     let holds = || cluster.fleet.chips.iter().flat_map(|chip| &chip.holds);
     if cluster.vacating != holds().filter(|hold| hold.vacate_by.is_some()).count() {
@@ -282,6 +283,17 @@ fn totals_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
     ledger_is_sound(cluster, found);
     if cluster.priorities.values().sum::<usize>() != cluster.jobs.len() {
         found.push(broken("books", "the count of live jobs by priority is wrong".into()));
+    }
+}
+
+/// What the clock will do to each lease follows from its state and that of its nodes, and from nothing else.
+fn timers_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
+    let of_lease = |timer: &Timer| matches!(timer, Timer::Lease(_) | Timer::Lost(_) | Timer::Start(_));
+    let kept: BTreeSet<_> = cluster.timers.iter().filter(|(_, timer)| of_lease(timer)).cloned().collect();
+    let wanted: BTreeSet<_> = cluster.leases.values().flat_map(|lease| cluster.dues(lease)).flatten().collect();
+    if let Some((at, timer)) = kept.symmetric_difference(&wanted).next() {
+        found
+            .push(broken("books", format!("timer {timer:?} at {at:?} is kept and not wanted, or wanted and not kept")));
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) enum Timer {
     Lease(LeaseId),
     Claim(JobId),
     Vacate(ChipIx, LeaseId),
+    Lost(LeaseId),
+    Start(LeaseId),
 }
 
 /// The live cluster. Changed only by [`Cluster::apply`].

@@ -1,5 +1,6 @@
 //! What comes into a round, and what goes back to its sender.
 
+use crate::forgotten::{RefusedGrant, Seen};
 use chiptide_model::{
     Cause, ChipFacts, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, ReplicaEnd,
     SessionId, Verdict,
@@ -68,11 +69,27 @@ pub enum Command {
         facts: NodeFacts,
         /// Its chips.
         chips: Vec<(ChipFacts, Health)>,
+        /// The highest lease epoch it has seen of each chip.
+        seen: Vec<Seen>,
     },
     /// An agent reports something that changes a decision.
     Report(Report),
     /// A node has not reported for too long.
     Silent(NodeId),
+    /// An admin declares that a machine is off.
+    DeclareOff {
+        /// The node.
+        node: NodeId,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The database is another one than before, or an older state of it.
+    DatabaseReplaced {
+        /// What is known of both, for people.
+        detail: String,
+    },
     /// Nothing: a request that changes nothing but wants its answer recorded.
     Nothing,
 }
@@ -90,6 +107,10 @@ pub struct Report {
     pub confirmed: Vec<LeaseId>,
     /// Proofs of vacancy: the chip, the ended lease, and the highest epoch the agent has seen.
     pub vacant: Vec<(ChipId, LeaseId, u64)>,
+    /// Grants it does not carry, for an epoch it has seen.
+    pub refused: Vec<RefusedGrant>,
+    /// Leases whose work it has ended by itself, having been cut off.
+    pub fenced: Vec<LeaseId>,
 }
 
 /// A command that was accepted.
@@ -132,6 +153,8 @@ pub enum Refusal {
         /// Its node.
         node: NodeId,
     },
+    /// The node reports, so it is not off.
+    NodeReports(NodeId),
     /// The report's session is not the node's.
     StaleSession(NodeId),
     /// The node has never registered.

@@ -4,10 +4,10 @@ use crate::apply::Unfounded;
 use crate::cluster::Cluster;
 use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
-use crate::{elastic, expire, place, promise, register, report, reservations, serve};
+use crate::{elastic, expire, node_loss, place, promise, register, report, reservations, serve};
 use chiptide_model::{
-    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, Outcome, ReplicaEnd, ReservationDrop, Timestamp,
-    Unfit, Verdict,
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, NodeId, Outcome, ReplicaEnd, ReservationDrop,
+    Timestamp, Unfit, Verdict,
 };
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
@@ -66,14 +66,19 @@ impl Draft<'_> {
             Command::Checkpoint { lease } => self.checkpoint(lease),
             Command::WorkEnded { lease, run, verdict, replicas } => self.work_ended(lease, run, verdict, replicas),
             Command::Release { lease, requeue } => self.release(lease, requeue),
-            Command::Register { node, session, boot_id, facts, chips } => {
-                register::register(self, node, session, boot_id, facts, chips)
+            Command::Register { node, session, boot_id, facts, chips, seen } => {
+                register::register(self, node, session, boot_id, facts, chips, &seen)
             }
             Command::Report(report) => report::accept(self, report),
             Command::Silent(node) => {
                 if self.cluster.node(&node).is_some_and(|node| node.unknown_since.is_none()) {
                     self.emit(Event::NodeSilent { node });
                 }
+                Ok(Ack::Done)
+            }
+            Command::DeclareOff { node, by, reason } => self.declare_off(node, by, reason),
+            Command::DatabaseReplaced { detail } => {
+                self.emit(Event::DatabaseReplaced { detail });
                 Ok(Ack::Done)
             }
             Command::Nothing => Ok(Ack::Done),
@@ -132,6 +137,17 @@ impl Draft<'_> {
             self.emit(Event::LeaseRenewed { lease: id, expires_at: self.now() + ttl });
         }
         Ok(Ack::Lease(id))
+    }
+
+    fn declare_off(&mut self, node: NodeId, by: String, reason: String) -> Result<Ack, Refusal> {
+        match self.cluster.node(&node) {
+            None => Err(Refusal::NotRegistered(node)),
+            Some(known) if known.unknown_since.is_none() => Err(Refusal::NodeReports(node)),
+            Some(_) => {
+                node_loss::declare_off(self, node, by, reason);
+                Ok(Ack::Done)
+            }
+        }
     }
 
     fn checkpoint(&mut self, id: LeaseId) -> Result<Ack, Refusal> {

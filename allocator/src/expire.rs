@@ -1,7 +1,9 @@
-//! What the clock does: leases that lapse or reach their end, notices that run out, claims and proofs that are overdue.
+//! What the clock does: leases that lapse or reach their end, notices that run out, claims and proofs that are overdue,
+//! nodes that stay away.
 
 use crate::cluster::Timer;
 use crate::draft::{Draft, after};
+use crate::node_loss;
 use chiptide_model::{Cause, ClaimDrop, Event, LeaseId, LeaseState, Quarantine};
 
 /// Does everything that is due. Every event emitted here moves or removes its own timer, so the loop ends.
@@ -13,6 +15,8 @@ pub(crate) fn overdue(draft: &mut Draft<'_>) {
         match &timer {
             Timer::Lease(lease) => lease_due(draft, *lease),
             Timer::Claim(job) => draft.emit(Event::ClaimDropped { job: *job, why: ClaimDrop::Overdue }),
+            Timer::Lost(lease) => node_loss::end_lost(draft, *lease),
+            Timer::Start(lease) => node_loss::end_unstarted(draft, *lease),
             Timer::Vacate(chip, lease) => {
                 let chip = draft.cluster.fleet.chips[*chip].facts.id.clone();
                 draft.emit(Event::ChipQuarantined { chip, quarantine: Quarantine::NotVacated { lease: *lease } });

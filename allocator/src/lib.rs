@@ -31,6 +31,8 @@ pub mod touched;
 
 mod draft;
 mod expire;
+mod forgotten;
+mod node_loss;
 mod promise;
 mod reserve;
 mod rights;
@@ -42,6 +44,7 @@ pub use cluster::{Claim, Cluster};
 pub use command::{Ack, Command, NewJob, Refusal, Report};
 pub use decide::{Decision, Round, decide};
 pub use explain::{Reason, explain};
+pub use forgotten::{EPOCH_SEEN_MAX, RefusedGrant, Seen};
 pub use quota::{ColumnUse, PastUse, QueuePast, QueueUse};
 pub use reservations::Reservation;
 pub use restore::Snapshot;

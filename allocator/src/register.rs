@@ -2,6 +2,7 @@
 
 use crate::command::{Ack, Refusal};
 use crate::draft::Draft;
+use crate::forgotten::{self, Seen};
 use chiptide_model::{Cause, ChipFacts, Event, Health, LeaseId, Next, NodeFacts, NodeId, SessionId};
 
 /// Accepts a registration. A chip that belongs to another node refuses it whole. A new boot id ends the leases that
@@ -13,6 +14,7 @@ pub(crate) fn register(
     boot_id: String,
     facts: NodeFacts,
     chips: Vec<(ChipFacts, Health)>,
+    seen: &[Seen],
 ) -> Result<Ack, Refusal> {
     let cluster = &*draft.cluster;
     for (chip, _) in &chips {
@@ -26,6 +28,7 @@ pub(crate) fn register(
     let rebooted = cluster.node(&node).filter(|known| known.boot_id != boot_id);
     let lost: Vec<LeaseId> = rebooted.map(|known| known.leases.iter().copied().collect()).unwrap_or_default();
     draft.emit(Event::NodeRegistered { node: node.clone(), session, boot_id, facts, chips });
+    forgotten::remember(draft, &node, seen);
     for lease in lost {
         if draft.cluster.lease(lease).is_some_and(|lease| lease.is_live()) {
             let cause = Cause::Fault { node: node.clone(), detail: "the node rebooted".into() };

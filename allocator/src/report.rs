@@ -3,7 +3,9 @@
 use crate::cluster::Cluster;
 use crate::command::{Ack, Refusal, Report};
 use crate::draft::Draft;
-use chiptide_model::{ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
+use crate::forgotten;
+use crate::node_loss::next_of;
+use chiptide_model::{Cause, ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
 
 /// Keeps of a report only what would change the cluster; `None` when nothing would. What a peer may send that does not
 /// fit (chips of others, unknown leases, proofs that are too old) is dropped here: such facts are stale, not wrong.
@@ -14,8 +16,11 @@ pub fn news(cluster: &Cluster, mut report: Report) -> Option<Report> {
     });
     report.confirmed.retain(|lease| is_unconfirmed(cluster, *lease, &report.node));
     report.vacant.retain(|(chip, lease, epoch)| is_proof(cluster, &report.node, chip, *lease, *epoch));
+    report.refused.retain(|refused| forgotten::is_refusal(cluster, &report.node, refused));
+    report.fenced.retain(|lease| is_fenced(cluster, *lease, &report.node));
     let changes = node.unknown_since.is_some()
-        || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty());
+        || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty())
+        || !(report.refused.is_empty() && report.fenced.is_empty());
     changes.then_some(report)
 }
 
@@ -31,6 +36,9 @@ fn is_unconfirmed(cluster: &Cluster, lease: LeaseId, node: &NodeId) -> bool {
 
 /// Whether this proves the chip vacant of an ended lease: the agent must have seen at least the epoch of that grant.
 fn is_proof(cluster: &Cluster, node: &NodeId, chip: &ChipId, lease: LeaseId, seen: u64) -> bool {
+    if on_node(cluster, node, chip) && forgotten::is_proof(cluster, chip, lease, seen) {
+        return true;
+    }
     let held = cluster.chip(chip).filter(|_| on_node(cluster, node, chip)).map(|chip| chip.holds.as_slice());
     let mut holds = held.unwrap_or_default().iter().filter(|hold| hold.lease == lease).peekable();
     holds.peek().is_some() && holds.all(|hold| hold.vacate_by.is_some() && seen >= hold.epoch)
@@ -39,7 +47,8 @@ fn is_proof(cluster: &Cluster, node: &NodeId, chip: &ChipId, lease: LeaseId, see
 /// Applies a report of the node's current session.
 pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refusal> {
     let node = draft.cluster.node(&report.node).ok_or_else(|| Refusal::NotRegistered(report.node.clone()))?;
-    if node.session != report.session {
+    // A session that was withdrawn matches nobody.
+    if node.session != report.session || node.session.0.is_nil() {
         return Err(Refusal::StaleSession(report.node));
     }
     if node.unknown_since.is_some() {
@@ -51,15 +60,38 @@ pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refus
     }
     for (chip, lease, epoch) in report.vacant {
         // Earlier facts of the same report may have said it already.
-        if is_proof(draft.cluster, &report.node, &chip, lease, epoch) {
+        if forgotten::is_proof(draft.cluster, &chip, lease, epoch) {
+            draft.emit(Event::ChipRestored { chip });
+        } else if is_proof(draft.cluster, &report.node, &chip, lease, epoch) {
             draft.emit(Event::ChipVacated { chip: chip.clone(), lease, epoch });
             restore_if_proven(draft, chip);
         }
+    }
+    for refused in &report.refused {
+        forgotten::tear_down(draft, &report.node, refused);
+    }
+    for lease in report.fenced {
+        end_fenced(draft, lease, &report.node);
     }
     for lease in report.confirmed {
         confirm(draft, lease, &report.node);
     }
     Ok(Ack::Done)
+}
+
+/// Whether the node may have ended the work of this lease by itself.
+fn is_fenced(cluster: &Cluster, lease: LeaseId, node: &NodeId) -> bool {
+    cluster.lease(lease).is_some_and(|lease| {
+        let fence = cluster.job(lease.job).and_then(|job| job.spec.on_node_loss.fence());
+        lease.is_live() && fence.is_some() && lease.placements.iter().any(|placement| placement.node == *node)
+    })
+}
+
+fn end_fenced(draft: &mut Draft<'_>, id: LeaseId, node: &NodeId) {
+    if let Some(lease) = draft.cluster.lease(id).filter(|_| is_fenced(draft.cluster, id, node)) {
+        let next = next_of(lease);
+        draft.end_lease(id, Cause::Fenced { node: node.clone() }, next);
+    }
 }
 
 /// A chip quarantined for want of a proof comes back with the last proof it owed.

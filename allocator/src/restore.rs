@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub preempted: Vec<(String, Vec<Timestamp>)>,
     /// When the last event happened.
     pub at: Timestamp,
+    /// When a daemon last took the lead.
+    pub took_over_at: Option<Timestamp>,
     /// Chips set aside.
     pub reservations: Vec<(Holder, Reservation)>,
     /// Jobs moved for each live gang.
@@ -116,6 +118,7 @@ impl Snapshot {
             past_use: cluster.ledger.past(&cluster.fleet.classes),
             preempted: cluster.ledger.preempted(),
             at: cluster.at,
+            took_over_at: cluster.took_over_at,
             reservations: cluster.reservations().map(|(holder, known)| (holder.clone(), known.clone())).collect(),
             moved: cluster.consolidations.moved.iter().map(|(gang, moved)| (*gang, moved.clone())).collect(),
             moved_at: cluster.consolidations.last,
@@ -131,6 +134,7 @@ impl Snapshot {
             last_place: self.last_place,
             at: self.at,
             looked_at: self.at,
+            took_over_at: self.took_over_at,
             demand: self.demand,
             ..Cluster::default()
         };
@@ -237,9 +241,7 @@ fn add_lease(cluster: &mut Cluster, lease: Lease, still_held: &BTreeSet<(ChipId,
             }
         }
     }
-    if let Some(due) = lease.next_due() {
-        cluster.timers.insert((due, Timer::Lease(lease.id)));
-    }
+    cluster.timers.extend(cluster.dues(&lease).into_iter().flatten());
     if lease.extra
         && live
         && let Some(job) = cluster.jobs.get_mut(&lease.job)

@@ -6,7 +6,7 @@ use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
-use crate::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
 use crate::problem::Problem;
 use crate::queue::QueuesView;
@@ -46,6 +46,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// When to try again, if the daemon said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Refused(problem) => problem.retry_after,
+            _ => None,
+        }
+    }
+
     /// The stable code of a refusal.
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -153,7 +161,7 @@ impl Client {
         let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         if !status.is_success() {
-            return Err(refusal(status, &bytes));
+            return Err(refusal(status, &bytes, None));
         }
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let number = |name: &str| {
@@ -201,6 +209,12 @@ impl Client {
     /// One page of nodes.
     pub async fn nodes(&self, filters: &[(&str, String)]) -> Result<Page<NodeView>, ClientError> {
         self.get("/v1/nodes", filters).await
+    }
+
+    /// Declares that a node's machine is off.
+    pub async fn declare_off(&self, node: &str, body: &DeclareOffBody, key: Option<&str>) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/nodes/{node}/declare-off")).json(body);
+        self.send::<serde_json::Value>(keyed(request, key)).await.map(drop)
     }
 
     /// One page of chips.
@@ -265,13 +279,13 @@ impl Client {
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let index = self.index();
         let answer = self.answer_to(request).await?;
-        let status = answer.status();
+        let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         if status.is_success() {
             return serde_json::from_slice(&bytes)
                 .map_err(|error| ClientError::Unexpected { status: status.as_u16(), detail: error.to_string() });
         }
-        let refused = refusal(status, &bytes);
+        let refused = refusal(status, &bytes, retry_after);
         if refused.code() == Some("no_leader") {
             self.move_on_from(index);
         }
@@ -312,9 +326,15 @@ fn rebased(mut request: Request, from: &str, to: &str) -> Option<Request> {
     Some(request)
 }
 
-fn refusal(status: StatusCode, bytes: &[u8]) -> ClientError {
+/// When to try again, where the answer says so in seconds.
+fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn refusal(status: StatusCode, bytes: &[u8], retry_after: Option<Duration>) -> ClientError {
     match serde_json::from_slice::<Problem>(bytes) {
-        Ok(problem) => ClientError::Refused(Box::new(problem)),
+        Ok(problem) => ClientError::Refused(Box::new(Problem { retry_after, ..problem })),
         Err(_) => {
             let detail = String::from_utf8_lossy(bytes).chars().take(200).collect();
             ClientError::Unexpected { status: status.as_u16(), detail }

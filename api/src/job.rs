@@ -20,6 +20,32 @@ pub const LABELS_MAX: usize = 32;
 /// Most jobs in one create call.
 pub const JOBS_PER_CALL_MAX: usize = 1000;
 
+/// What a job wants done when one of its nodes is no longer heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeLossActionBody {
+    /// Wait for the node, however long that takes.
+    Wait,
+    /// The node ends the work by itself once its lease has not been renewed for `ttl`; when that is certain the job is placed
+    /// again. Only for work that the agent runs (`workload`).
+    Fence,
+    /// The job is placed again soon after the node has fallen silent, whatever the old attempt may still do. For replicas that
+    /// share no state.
+    Duplicate,
+}
+
+/// A rule for the loss of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnNodeLossBody {
+    /// What to do.
+    pub action: NodeLossActionBody,
+    /// With `fence`: how long the work outlives the last renewal; default as the policy says (`node_loss.ttl`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "20s")]
+    pub ttl: Option<Millis>,
+}
+
 /// Which kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -239,6 +265,10 @@ pub struct JobBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "60s")]
     pub lease_ttl: Option<Millis>,
+    /// What becomes of its lease when one of its nodes is no longer heard; default as the policy says for its kind
+    /// (`wait`, unless an admin has changed that).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_node_loss: Option<OnNodeLossBody>,
     /// What to do if the fleet could never hold it.
     #[serde(default)]
     pub unfit: UnfitBody,

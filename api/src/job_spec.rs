@@ -1,15 +1,16 @@
 //! From a job's body to the model and back: every rule a body must keep, each refusal with its field.
 
 use crate::job::{
-    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, PriorityBody, REPLICAS_MAX,
-    RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody,
+    BudgetBody, CHIPS_PER_REPLICA_MAX, ClassBody, JobBody, KindBody, LABELS_MAX, NodeLossActionBody, OnNodeLossBody,
+    PriorityBody, REPLICAS_MAX, RatedClassBody, SameBody, SameLevelBody, ShareBody, Strength, UnfitBody,
 };
 use crate::problem::Invalid;
 use crate::workload::{OnFailureBody, RESTARTS_MAX, RestartBody, WorkloadBody};
+use chiptide_model::node_loss::FENCE_TTL_MIN;
 use chiptide_model::policy_fault::BUDGET_MAX;
 use chiptide_model::{
-    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, Policy, PreemptionBudget, PriorityClass, Restart,
-    SLOTS_PER_CHIP, Same, SameLevel, Signal, SlotCount, Unfit, Workload,
+    ChipDemand, ClassChoice, DeviceClass, JobSpec, Kind, Millis, NodeLossAction, OnNodeLoss, Policy, PreemptionBudget,
+    PriorityClass, Restart, SLOTS_PER_CHIP, Same, SameLevel, Signal, SlotCount, Unfit, Workload,
 };
 use std::collections::BTreeMap;
 
@@ -86,6 +87,7 @@ impl JobBody {
             min_runtime: self.min_runtime.or(defaults.min_runtime),
             preemption_budget: budget(self.preemption_budget)?.or(defaults.preemption_budget),
             lease_ttl: self.lease_ttl,
+            on_node_loss: on_node_loss(self.on_node_loss, kind, self.workload.is_some(), policy)?,
             unfit: match self.unfit {
                 UnfitBody::Wait => Unfit::Wait,
                 UnfitBody::Refuse => Unfit::Refuse,
@@ -142,6 +144,14 @@ impl JobBody {
                 .preemption_budget
                 .map(|budget| BudgetBody { per_day: budget.per_day, cool_down: budget.cool_down }),
             lease_ttl: spec.lease_ttl,
+            on_node_loss: Some(OnNodeLossBody {
+                action: match spec.on_node_loss.action() {
+                    NodeLossAction::Wait => NodeLossActionBody::Wait,
+                    NodeLossAction::Fence => NodeLossActionBody::Fence,
+                    NodeLossAction::Duplicate => NodeLossActionBody::Duplicate,
+                },
+                ttl: spec.on_node_loss.fence().map(|fence| fence.ttl),
+            }),
             unfit: match spec.unfit {
                 Unfit::Wait => UnfitBody::Wait,
                 Unfit::Refuse => UnfitBody::Refuse,
@@ -159,6 +169,33 @@ impl JobBody {
                 user: w.user.clone(),
             }),
         }
+    }
+}
+
+/// The rule for the loss of a node. Nobody can fence work that no agent runs, and a ttl is a fence's.
+fn on_node_loss(
+    body: Option<OnNodeLossBody>,
+    kind: Kind,
+    is_run: bool,
+    policy: &Policy,
+) -> Result<OnNodeLoss, Invalid> {
+    let action = body.map(|body| match body.action {
+        NodeLossActionBody::Wait => NodeLossAction::Wait,
+        NodeLossActionBody::Fence => NodeLossAction::Fence,
+        NodeLossActionBody::Duplicate => NodeLossAction::Duplicate,
+    });
+    if action == Some(NodeLossAction::Fence) && !is_run {
+        let detail = "fence needs a workload: an agent can only end what it runs";
+        return Err(Invalid::new("invalid_field", "on_node_loss.action", detail));
+    }
+    match body.and_then(|body| body.ttl) {
+        Some(_) if action != Some(NodeLossAction::Fence) => {
+            Err(Invalid::new("invalid_field", "on_node_loss.ttl", "only with the action fence"))
+        }
+        Some(ttl) if ttl < FENCE_TTL_MIN => {
+            Err(Invalid::new("out_of_range", "on_node_loss.ttl", format!("at least {FENCE_TTL_MIN}")))
+        }
+        ttl => Ok(policy.node_loss.rule(kind, action, ttl, is_run)),
     }
 }
 

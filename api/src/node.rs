@@ -37,6 +37,22 @@ pub struct RegisterBody {
     pub driver_version: Option<String>,
     /// Every chip of the node.
     pub chips: Vec<ChipBody>,
+    /// The highest lease epoch this node's agents have seen of each chip: a database that has forgotten its last commits
+    /// learns from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<SeenBody>,
+}
+
+/// The highest lease epoch seen of a chip.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeenBody {
+    /// The chip.
+    pub chip: String,
+    /// The lease that had it.
+    pub lease: Uuid,
+    /// The epoch.
+    pub epoch: u64,
 }
 
 /// One chip of a registration.
@@ -120,9 +136,13 @@ pub struct ReportBody {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vacant: Vec<VacantBody>,
     /// Grants of the newest orders that the agent will not carry, because it has seen a newer epoch of the chip: its
-    /// disk remembers a grant that the database has lost. Logged by the daemon; the lease stays unconfirmed.
+    /// disk remembers a grant that the database has lost. The lease is ended whole, its job waits again, and the next
+    /// grant of the chip comes under an epoch above the one seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedBody>,
+    /// Fenced leases whose work the agent has ended by itself, because they were not renewed in time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fenced: Vec<Uuid>,
     /// Every replica the agent was ordered to run, until its lease is out of the orders and nothing of it is left. When all
     /// replicas of a job have exited with 0 it has succeeded; when one has failed, so has the job; when all have ended after
     /// notice, the lease is over before its deadline.
@@ -170,6 +190,9 @@ pub struct RefusedBody {
     pub epoch: u64,
     /// The highest epoch this agent has seen of the chip.
     pub seen: u64,
+    /// The lease that had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_lease: Option<Uuid>,
 }
 
 /// The answer to a report.
@@ -177,6 +200,10 @@ pub struct RefusedBody {
 pub struct ReportView {
     /// False when the report was older than one already seen and was ignored.
     pub accepted: bool,
+    /// Whether the daemon was found to lead after the report had come: fenced leases of the node are renewed from when it
+    /// was sent. Only looked into for nodes that carry any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewed: bool,
     /// New orders, when there are any since `orders_seen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders: Option<OrdersView>,
@@ -212,11 +239,33 @@ pub struct LeaseOrder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "30s")]
     pub ends_in: Option<chiptide_model::Millis>,
+    /// Set where the agent is to end the work by itself when it is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FenceOrder>,
     /// Its chips on this node.
     pub chips: Vec<ChipOrder>,
     /// What to run under it, where the agent is to run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<WorkOrder>,
+}
+
+/// When an agent that is cut off ends the work of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FenceOrder {
+    /// From the sending of the last report that was answered as renewed to SIGTERM.
+    #[schema(value_type = String, example = "20s")]
+    pub ttl: chiptide_model::Millis,
+    /// From SIGTERM to the kill.
+    #[schema(value_type = String, example = "10s")]
+    pub kill: chiptide_model::Millis,
+}
+
+/// Declares that a machine is off.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclareOffBody {
+    /// Why its work is certainly over, for the log: 1 to 256 bytes.
+    pub reason: String,
 }
 
 /// A chip held under a lease.

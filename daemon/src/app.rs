@@ -3,6 +3,7 @@
 use crate::admission::Admission;
 use crate::auth::Tokens;
 use crate::forwarding::Forwarder;
+use crate::renewals::Renewals;
 use crate::rounds::Rounds;
 use crate::routes::problem::Refused;
 use crate::shared::Shared;
@@ -18,6 +19,8 @@ pub struct App {
     pub shared: Arc<Shared>,
     /// The way into a round.
     pub rounds: Rounds,
+    /// Whether this daemon still leads, for reports that renew fenced leases.
+    pub renewals: Renewals,
     /// Postgres, for reads.
     pub store: Store,
     /// Who is let in when too many come.

@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod clock;
 pub mod config;
 pub mod doors;
 pub mod following;
@@ -19,6 +20,7 @@ pub mod orders;
 pub mod own_postgres;
 pub mod policy_file;
 pub mod render;
+pub mod renewals;
 pub mod role;
 pub mod rounds;
 pub mod routes;

@@ -3,10 +3,10 @@
 use crate::log_desk::LogDesk;
 use chiptide_allocator::Cluster;
 use chiptide_allocator::fleet::Node;
-use chiptide_api::node::{ChipOrder, LeaseOrder, OrdersView, VacateOrder};
+use chiptide_api::node::{ChipOrder, FenceOrder, LeaseOrder, OrdersView, VacateOrder};
 use chiptide_api::time::to_utc;
 use chiptide_api::work::{ReplicaOrder, WorkOrder};
-use chiptide_model::{Lease, LeaseState, Placement, Timestamp};
+use chiptide_model::{Lease, LeaseState, Placement, Quarantine, Timestamp};
 
 /// The revision of a node's orders. It names the leader too, whose count starts anew, and the last wish for output.
 pub fn revision(cluster: &Cluster, node: &Node, logs: &LogDesk) -> String {
@@ -33,6 +33,10 @@ pub fn of(cluster: &Cluster, node: &Node, logs: &LogDesk, now: Timestamp) -> Ord
             lease: hold.lease.0,
             epoch: hold.epoch,
         }));
+        // A lease that the ledger has forgotten is to be proven gone like any other that is over.
+        if let Some(Quarantine::Orphaned { lease, epoch }) = chip.quarantine {
+            view.vacate.push(VacateOrder { chip: chip.facts.id.to_string(), lease: lease.0, epoch });
+        }
     }
     view
 }
@@ -49,6 +53,7 @@ fn lease_order(cluster: &Cluster, lease: &Lease, node: &Node, now: Timestamp) ->
         confirmed: lease.confirmed.contains(&node.id),
         deadline: deadline.map(to_utc),
         ends_in: deadline.map(|deadline| deadline.since(now)),
+        fence: fence_order(cluster, lease),
         work: work_order(cluster, lease, node),
         chips: here
             .flat_map(|placement| &placement.holds)
@@ -59,6 +64,12 @@ fn lease_order(cluster: &Cluster, lease: &Lease, node: &Node, now: Timestamp) ->
             })
             .collect(),
     }
+}
+
+/// When the node is to end the work by itself, if its job says so.
+fn fence_order(cluster: &Cluster, lease: &Lease) -> Option<FenceOrder> {
+    let fence = cluster.job(lease.job)?.spec.on_node_loss.fence()?;
+    Some(FenceOrder { ttl: fence.ttl, kill: fence.kill })
 }
 
 /// What the node is to run under a lease, if its job says so.

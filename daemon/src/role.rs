@@ -125,6 +125,11 @@ impl Role {
         }
     }
 
+    /// The epoch of our own leadership, lapsed or not.
+    pub fn epoch(&self) -> Option<u64> {
+        self.inner.read().own.map(|(epoch, _)| epoch)
+    }
+
     /// The other daemon that leads, if one is known.
     pub fn leader(&self) -> Option<Leader> {
         self.inner.read().leader.clone()

@@ -7,6 +7,7 @@ use crate::config::{self, Config};
 use crate::doors::Doors;
 use crate::forwarding::Forwarder;
 use crate::health::Health;
+use crate::renewals::Renewals;
 use crate::rounds::Rounds;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -54,9 +55,11 @@ pub async fn run(
     let shared = Arc::new(Shared::new(config.agents.clone(), outside.health));
     let rounds = Rounds::closed(config.round_queue, shared.health.clone());
     let forwarder = Forwarder::new(store.instance())?;
+    let (renewals, asked) = Renewals::channel();
     let app = App {
         shared: shared.clone(),
         rounds: rounds.clone(),
+        renewals,
         store: store.clone(),
         admission: Arc::new(Admission::new(&config.admission)),
         body_limit: config.admission.body_limit,
@@ -80,6 +83,7 @@ pub async fn run(
         announce(&token, file);
     }
     let watch = tokio::spawn(store_watch::watch(store.clone(), shared.clone(), stop.clone()));
+    let renewing = tokio::spawn(asked.answer(store.renewals.clone(), store.instance(), shared.role.clone()));
     let turns = Turns { shared: shared.clone(), store: store.clone(), rounds, forwarder, base, url, data_dir };
     let ended = turns.take(policy, &stop).await;
     tracing::info!("draining");
@@ -87,6 +91,7 @@ pub async fn run(
     stop.cancel();
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
+    renewing.abort();
     watch.await.context("join the store's watch")?;
     if let Some(term) = ended? {
         term.resign().await?;

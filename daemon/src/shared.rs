@@ -1,5 +1,6 @@
 //! What the round loop writes and the handlers read: the committed cluster, telemetry, watchers, and whether we serve.
 
+use crate::clock::Clock;
 use crate::config::Agents;
 use crate::health::Health;
 use crate::log_desk::LogDesk;
@@ -11,8 +12,6 @@ use chiptide_api::node::RegisterView;
 use chiptide_model::{Millis, SessionId, Timestamp};
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 /// Jobs explained at the same time.
@@ -38,7 +37,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     /// Who leads.
     pub role: Arc<Role>,
-    last_now: AtomicI64,
+    clock: Clock,
 }
 
 impl Shared {
@@ -54,7 +53,7 @@ impl Shared {
             stopping: CancellationToken::new(),
             health,
             role: Arc::default(),
-            last_now: AtomicI64::new(0),
+            clock: Clock::default(),
         }
     }
 
@@ -67,11 +66,9 @@ impl Shared {
         self.cluster.clone()
     }
 
-    /// The time, in milliseconds; never before a time it has told already, so that events stay in order when the wall
-    /// clock is set back.
+    /// The time, in milliseconds; never before a time it has told already, and no faster for a step of the wall clock.
     pub fn now(&self) -> Timestamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        Timestamp(self.last_now.fetch_max(wall, Ordering::Relaxed).max(wall))
+        self.clock.now()
     }
 
     /// Whether the daemon leads, by its own clock too, and its memory is whole.

@@ -7,7 +7,7 @@ use chiptide_api::node::{RefusedBody, ReportBody};
 use chiptide_api::work::WorkReport;
 use chiptide_model::{LeaseId, NodeId, SessionId, Timestamp};
 use parking_lot::RwLock;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tracing::error;
@@ -24,19 +24,37 @@ struct Latest {
     work: Vec<WorkReport>,
 }
 
+/// What became of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// False if it is not newer than the last of its session, and so was ignored.
+    pub accepted: bool,
+    /// Whether its node has been declared silent and the ledger has not come to rest about that: the report has to go
+    /// through a round, before which or after which the node is silent.
+    pub declared_silent: bool,
+}
+
+#[derive(Debug, Default)]
+struct Nodes {
+    latest: FxHashMap<NodeId, Latest>,
+    declared_silent: FxHashSet<NodeId>,
+}
+
 /// Newest reports by node.
 #[derive(Debug, Default)]
 pub struct Telemetry {
-    nodes: RwLock<FxHashMap<NodeId, Latest>>,
+    nodes: RwLock<Nodes>,
 }
 
 impl Telemetry {
-    /// Takes a report in; false if it is not newer than the last of its session, and so was ignored.
-    pub fn accept(&self, node: &NodeId, report: &ReportBody, at: Timestamp, heard: Instant) -> bool {
+    /// Takes a report in.
+    pub fn accept(&self, node: &NodeId, report: &ReportBody, at: Timestamp, heard: Instant) -> Taken {
         let session = SessionId(report.session);
         let mut nodes = self.nodes.write();
+        let declared_silent = nodes.declared_silent.contains(node);
+        let nodes = &mut nodes.latest;
         if nodes.get(node).is_some_and(|last| last.session == session && report.seq <= last.seq) {
-            return false;
+            return Taken { accepted: false, declared_silent };
         }
         let readings = report.chips.iter().map(|chip| (chip.id.clone(), chip.reading.clone())).collect();
         let refused: BTreeSet<RefusedBody> = report.refused.iter().cloned().collect();
@@ -49,12 +67,12 @@ impl Telemetry {
             node.clone(),
             Latest { session, seq: report.seq, heard, at, readings, refused, work: report.work.clone() },
         );
-        true
+        Taken { accepted: true, declared_silent }
     }
 
     /// A report whose news could not be written may come again as it was.
     pub fn may_repeat(&self, node: &NodeId, report: &ReportBody) {
-        if let Some(latest) = self.nodes.write().get_mut(node)
+        if let Some(latest) = self.nodes.write().latest.get_mut(node)
             && (latest.session, latest.seq) == (SessionId(report.session), report.seq)
         {
             latest.seq = report.seq.saturating_sub(1);
@@ -65,35 +83,44 @@ impl Telemetry {
     pub fn registered(&self, node: &NodeId, session: SessionId, at: Timestamp, heard: Instant) {
         let (readings, refused) = (FxHashMap::default(), BTreeSet::new());
         let latest = Latest { session, seq: 0, heard, at, readings, refused, work: Vec::new() };
-        self.nodes.write().insert(node.clone(), latest);
+        self.nodes.write().latest.insert(node.clone(), latest);
     }
 
     /// When a node last reported to this daemon.
     pub fn reported_at(&self, node: &NodeId) -> Option<Timestamp> {
-        self.nodes.read().get(node).map(|latest| latest.at)
+        self.nodes.read().latest.get(node).map(|latest| latest.at)
     }
 
     /// The newest reading of a chip.
     pub fn reading(&self, node: &NodeId, chip: &str) -> Option<ReadingView> {
         let nodes = self.nodes.read();
-        let latest = nodes.get(node)?;
+        let latest = nodes.latest.get(node)?;
         let values = latest.readings.get(chip)?.clone();
         Some(ReadingView { at: chiptide_api::time::to_utc(latest.at), values })
     }
 
-    /// Nodes that count as known but have not reported within `limit`.
-    pub fn silent(&self, cluster: &Cluster, limit: Duration, now: Instant) -> Vec<NodeId> {
-        let nodes = self.nodes.read();
+    /// Declares those nodes silent that count as known but have not reported within `limit`. One that was declared silent
+    /// stays so until `cluster`, the committed one, knows it again: a report that came in between might otherwise be
+    /// acknowledged although the ledger counts its silence from before. To be called by one task only, which waits until
+    /// what it declared is committed before it calls again.
+    pub fn declare_silent(&self, cluster: &Cluster, limit: Duration, now: Instant) -> Vec<NodeId> {
+        let mut nodes = self.nodes.write();
+        let Nodes { latest, declared_silent } = &mut *nodes;
         let known = cluster.fleet.nodes.iter().filter(|node| node.unknown_since.is_none());
-        let silent = |id: &NodeId| nodes.get(id).is_none_or(|latest| now.duration_since(latest.heard) > limit);
-        known.filter(|node| silent(&node.id)).map(|node| node.id.clone()).collect()
+        let is_heard = |id: &NodeId| latest.get(id).is_some_and(|last| now.duration_since(last.heard) <= limit);
+        let (heard, silent): (Vec<_>, Vec<_>) = known.map(|node| &node.id).partition(|id| is_heard(id));
+        for id in heard {
+            declared_silent.remove(id);
+        }
+        declared_silent.extend(silent.iter().map(|id| (*id).clone()));
+        silent.into_iter().cloned().collect()
     }
 }
 
 impl Said for Telemetry {
     fn of(&self, node: &NodeId, lease: LeaseId, rank: u32) -> Option<Told> {
         let nodes = self.nodes.read();
-        let latest = nodes.get(node)?;
+        let latest = nodes.latest.get(node)?;
         let said = latest.work.iter().find(|work| work.lease == lease.0 && work.rank == rank)?;
         let ago = i64::try_from(said.ended_ago.unwrap_or_default().0).unwrap_or(i64::MAX);
         Some(Told {

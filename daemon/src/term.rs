@@ -147,10 +147,15 @@ async fn watch_silence(shared: Arc<Shared>, rounds: Rounds, store: Store, stop: 
         if looked < not_before || shared.health.unwritable().is_some() {
             continue;
         }
-        let silent = shared.telemetry.silent(&shared.cluster(), shared.agents.silent_after, looked);
+        let silent = shared.telemetry.declare_silent(&shared.cluster(), shared.agents.silent_after, looked);
+        let mut told = Vec::with_capacity(silent.len());
         for node in silent {
             tracing::warn!(node = %node, "the node is silent");
-            rounds.tell(Command::Silent(node)).await;
+            told.push(rounds.tell(Command::Silent(node)).await);
+        }
+        // What was declared is taken back only once the ledger has it or has dropped it.
+        for answer in told {
+            let _ = answer.await;
         }
         if forgotten.elapsed() > Duration::from_secs(600) {
             forgotten = Instant::now();

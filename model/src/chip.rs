@@ -140,11 +140,22 @@ pub enum Quarantine {
         /// The ended lease that may still use it.
         lease: LeaseId,
     },
+    /// Its node has seen a grant that the ledger does not know: a failover forgot it. The proof that nothing of that lease is
+    /// left ends the quarantine.
+    Orphaned {
+        /// The lease the node has seen.
+        lease: LeaseId,
+        /// The lease epoch it had.
+        epoch: u64,
+    },
 }
 
 impl fmt::Display for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Quarantine::Orphaned { lease, epoch } => {
+                write!(f, "lease {lease} (epoch {epoch}), which the ledger has forgotten, is not proven gone")
+            }
             Quarantine::NotVacated { lease } => write!(f, "not proven vacant of ended lease {lease} in time"),
         }
     }

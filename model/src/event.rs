@@ -74,6 +74,29 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
+    /// An admin has declared the machine off: nothing of its leases runs any more, whatever its agent can no longer say.
+    /// Its chips still have to be proven vacant when it comes back.
+    NodeDeclaredOff {
+        /// The node.
+        node: NodeId,
+        /// Who declared it.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// The database was replaced by one that may have forgotten what was committed: no session is trusted, and every node
+    /// has to register and say what it has seen.
+    DatabaseReplaced {
+        /// What is known of the old one and the new one, for people.
+        detail: String,
+    },
+    /// A chip's lease epoch was raised to what its node has seen, above what the ledger knew.
+    ChipEpochRaised {
+        /// The chip.
+        chip: ChipId,
+        /// Its epoch now.
+        epoch: u64,
+    },
     /// A chip's health changed.
     ChipHealthChanged {
         /// The chip.
@@ -253,6 +276,9 @@ impl Event {
             Event::NodeRegistered { .. } => "node_registered",
             Event::NodeHeard { .. } => "node_heard",
             Event::NodeSilent { .. } => "node_silent",
+            Event::NodeDeclaredOff { .. } => "node_declared_off",
+            Event::DatabaseReplaced { .. } => "database_replaced",
+            Event::ChipEpochRaised { .. } => "chip_epoch_raised",
             Event::ChipHealthChanged { .. } => "chip_health_changed",
             Event::ChipVacated { .. } => "chip_vacated",
             Event::ChipQuarantined { .. } => "chip_quarantined",

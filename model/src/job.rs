@@ -2,6 +2,7 @@
 
 use crate::chip::{DeviceClass, SLOTS_PER_CHIP, SlotCount};
 use crate::id::{JobId, LeaseId};
+use crate::node_loss::OnNodeLoss;
 use crate::queue::PreemptionBudget;
 use crate::time::{Millis, Timestamp};
 use crate::work::Workload;
@@ -196,6 +197,9 @@ pub struct JobSpec {
     /// If set, the holder must renew within this time or the lease is ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ttl: Option<Millis>,
+    /// What becomes of its lease when one of its nodes is no longer heard.
+    #[serde(default, skip_serializing_if = "OnNodeLoss::is_wait")]
+    pub on_node_loss: OnNodeLoss,
     /// What to do if the fleet could never hold it.
     #[serde(default)]
     pub unfit: Unfit,

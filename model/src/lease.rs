@@ -61,6 +61,16 @@ pub enum Cause {
     Done,
     /// The holder gave the chips back.
     Released,
+    /// A node was not heard for so long that its work is over by itself, or that its job wants another attempt.
+    NodeLost {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node was cut off for longer than the job's fence, and has ended the work by itself.
+    Fenced {
+        /// The node.
+        node: NodeId,
+    },
     /// A node can no longer carry the lease (it rebooted, or a chip failed).
     Fault {
         /// The node at fault.
@@ -90,6 +100,8 @@ impl Cause {
             Cause::Cancelled => "cancelled",
             Cause::Done => "done",
             Cause::Released => "released",
+            Cause::NodeLost { .. } => "node_lost",
+            Cause::Fenced { .. } => "fenced",
             Cause::Fault { .. } => "fault",
         }
     }

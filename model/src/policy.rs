@@ -1,6 +1,7 @@
 //! What an admin decides: queues and their quotas, priority classes, device classes, fairness, and the bounds of waiting.
 
 use crate::chip::DeviceClass;
+use crate::node_loss::NodeLossPolicy;
 use crate::policy_fault::DEPTH_MAX;
 use crate::queue::{PreemptionBudget, QueuePolicy, read_queues};
 use crate::reservation::{Backfill, CalendarReservation, Consolidation};
@@ -34,13 +35,21 @@ pub struct Bounds {
     pub claim: Millis,
     /// A chip not proven vacant this long after its lease ended is quarantined.
     pub vacate: Millis,
+    /// A lease that not all of its nodes have confirmed this long after its grant, although they report, is ended whole and
+    /// its job waits again; `None` never does that.
+    pub start: Option<Millis>,
     /// Longest grace a job may ask for.
     pub grace_max: Millis,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { claim: Millis::from_secs(90), vacate: Millis::from_secs(60), grace_max: Millis::from_secs(3600) }
+        Bounds {
+            claim: Millis::from_secs(90),
+            vacate: Millis::from_secs(60),
+            start: Some(Millis::from_secs(300)),
+            grace_max: Millis::from_secs(3600),
+        }
     }
 }
 
@@ -103,6 +112,8 @@ pub struct Policy {
     pub priority_classes: BTreeMap<String, PriorityClass>,
     /// Bounds of waiting.
     pub bounds: Bounds,
+    /// What happens when a node is no longer heard.
+    pub node_loss: NodeLossPolicy,
     /// How queues share.
     #[serde(default)]
     pub fair_share: FairShare,
@@ -139,6 +150,7 @@ impl Default for Policy {
             .map(|(name, class)| (name.to_owned(), class))
             .into(),
             bounds: Bounds::default(),
+            node_loss: NodeLossPolicy::default(),
             fair_share: FairShare::default(),
             device_classes: BTreeMap::new(),
             reserve: None,

@@ -1,6 +1,7 @@
 //! What is wrong with a policy: found all at once, each with the place it is at, before anything comes into force.
 
 use crate::id::is_name;
+use crate::node_loss::{DRIFT_PPM_MAX, FENCE_TTL_MIN};
 use crate::policy::Policy;
 use crate::queue::{QueuePolicy, Quota};
 use crate::reservation::CalendarReservation;
@@ -54,6 +55,15 @@ impl Policy {
             if rule.set.is_some_and(|set| !(2..=64).contains(&set.get())) {
                 faults.push(fault(&format!("device_classes.{class}.replicas.set"), "between 2 and 64"));
             }
+        }
+        if self.bounds.start.is_some_and(|span| span.0 < 1000) {
+            faults.push(fault("bounds.start", "at least 1s"));
+        }
+        if self.node_loss.ttl < FENCE_TTL_MIN {
+            faults.push(fault("node_loss.ttl", format!("at least {FENCE_TTL_MIN}")));
+        }
+        if self.node_loss.drift_ppm > DRIFT_PPM_MAX {
+            faults.push(fault("node_loss.drift_ppm", format!("at most {DRIFT_PPM_MAX}")));
         }
         if self.fair_share.half_life.is_some_and(|span| span.0 < 1000) {
             faults.push(fault("fair_share.half_life", "at least 1s"));

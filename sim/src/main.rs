@@ -26,6 +26,7 @@ enum Program {
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
     Takeover(chiptide_sim::takeover::TakeoverArgs),
+    Reconnect(chiptide_sim::reconnect::ReconnectArgs),
     Tide(chiptide_sim::tide::TideArgs),
     Scale(chiptide_sim::scale::ScaleArgs),
     Pack(chiptide_sim::pack::PackArgs),
@@ -77,6 +78,7 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
         Program::Takeover(args) => Box::pin(chiptide_sim::takeover::run(args)).await,
+        Program::Reconnect(args) => Box::pin(chiptide_sim::reconnect::run(args)).await,
         Program::Tide(args) => chiptide_sim::tide::run(&args),
         Program::Scale(args) => chiptide_sim::scale::run(&args),
     }

@@ -106,6 +106,7 @@ impl Task {
             replicas_min: None,
             replicas_max: None,
             lease_ttl: None,
+            on_node_loss: None,
             unfit: UnfitBody::Wait,
             labels: BTreeMap::from([("trace".to_owned(), "openb".to_owned())]),
             workload: None,

@@ -182,6 +182,7 @@ mod tests {
             confirmed: false,
             deadline: None,
             ends_in: None,
+            fence: None,
             work: None,
             chips: vec![ChipOrder { chip: (*chip).to_owned(), slots: 1000, epoch: 1 }],
         };

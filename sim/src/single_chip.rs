@@ -33,6 +33,7 @@ pub fn gang(name: String, kind: KindBody, priority_class: &str, grace: Millis, r
         replicas_min: None,
         replicas_max: None,
         lease_ttl: None,
+        on_node_loss: None,
         unfit: UnfitBody::Wait,
         labels: BTreeMap::new(),
         workload: None,

@@ -96,6 +96,7 @@ impl History {
             min_runtime: None,
             preemption_budget: None,
             lease_ttl: None,
+            on_node_loss: Default::default(),
             unfit: Unfit::Wait,
             labels: BTreeMap::new(),
             workload: None,
@@ -132,7 +133,7 @@ impl History {
         };
         let session = SessionId(Uuid::from_u128(self.rng.random()));
         let boot_id = if self.rng.random_bool(0.5) { "boot-1" } else { "boot-2" }.to_owned();
-        self.round(Command::Register { node: node_id(node), session, boot_id, facts, chips });
+        self.round(Command::Register { node: node_id(node), session, boot_id, facts, chips, seen: Vec::new() });
     }
 
     /// A node reports: it carries its live leases, proves what is vacant, and now and then a chip's health changes.
@@ -151,7 +152,15 @@ impl History {
                 health.push((chip.facts.id.clone(), Health::Healthy));
             }
         }
-        self.round(Command::Report(Report { node: node_id(node), session, health, confirmed, vacant }));
+        self.round(Command::Report(Report {
+            node: node_id(node),
+            session,
+            health,
+            confirmed,
+            vacant,
+            refused: Vec::new(),
+            fenced: Vec::new(),
+        }));
     }
 
     fn audit_without(&self, left_out: impl Fn(usize) -> bool) -> AuditReport {

@@ -18,8 +18,8 @@ mod replica;
 mod wish;
 
 pub use containment::{Containment, Hierarchy};
-pub use keeper::Work;
-pub use ladder::Bounds;
+pub use keeper::{Work, wanted};
+pub use ladder::{Act, Bounds, Ladder, Wanted};
 pub use launch::{User, WorkOptions};
 pub use outputs::{Outputs, Said};
 pub use record::Key;

@@ -213,7 +213,7 @@ async fn report(State(script): State<Arc<Script>>, Json(body): Json<ReportBody>)
     let orders = script.orders.borrow().clone();
     let newer = (body.orders_seen.as_ref() != Some(&orders.revision)).then_some(orders);
     let _ = script.heard.send(Heard::Reported(body));
-    Json(ReportView { accepted: true, orders: newer }).into_response()
+    Json(ReportView { accepted: true, renewed: false, orders: newer }).into_response()
 }
 
 async fn logs(
@@ -249,7 +249,7 @@ async fn orders(
 fn refusal(status: u16, code: &str) -> Response {
     let (kind, title) = (format!("/problems/{code}"), code.to_owned());
     let (code, detail) = (code.to_owned(), String::new());
-    let problem = Problem { kind, title, status, code, detail, field: None };
+    let problem = Problem { kind, title, status, code, detail, field: None, retry_after: None };
     (StatusCode::from_u16(status).expect("a status"), Json(problem)).into_response()
 }
 
@@ -285,7 +285,16 @@ pub(crate) fn unreadable(mut now: ChipNow) -> ChipNow {
 /// A live lease on one chip.
 pub(crate) fn lease(lease: Uuid, chip: &str, epoch: u64) -> LeaseOrder {
     let chips = vec![ChipOrder { chip: chip.into(), slots: 500, epoch }];
-    LeaseOrder { lease, job: Uuid::new_v4(), confirmed: false, deadline: None, ends_in: None, chips, work: None }
+    LeaseOrder {
+        lease,
+        job: Uuid::new_v4(),
+        confirmed: false,
+        deadline: None,
+        ends_in: None,
+        fence: None,
+        chips,
+        work: None,
+    }
 }
 
 /// An order to prove a chip vacant.

@@ -3,25 +3,59 @@
 use super::Applied;
 use crate::cluster::{Cluster, Timer};
 use crate::fleet::{Chip, ChipIx, Node, NodeIx};
-use chiptide_model::{ChipFacts, ChipId, Health, NodeId, Policy, Quarantine, Timestamp};
+use chiptide_model::{ChipFacts, ChipId, Health, NodeId, Policy, Quarantine, SessionId, Timestamp};
+use uuid::Uuid;
 
 impl Cluster {
     pub(super) fn on_took_over(&mut self, at: Timestamp, epoch: u64) -> Applied {
         if epoch <= self.leader_epoch {
             return Err(format!("epoch {epoch} after {}", self.leader_epoch));
         }
+        let before = self.dues_of_all();
         self.leader_epoch = epoch;
         self.took_over_at = Some(at);
+        self.forget_known(at);
+        self.retime(before);
+        Ok(())
+    }
+
+    /// From now on every node is unheard; one that was so before stays so since then.
+    fn forget_known(&mut self, at: Timestamp) {
         for node in 0..self.fleet.nodes.len() {
             if self.fleet.nodes[node].unknown_since.is_none() {
-                self.set_known(node, Some(at));
+                self.mark_known(node, Some(at));
             }
         }
+    }
+
+    /// No session counts any more: every node has to register, and says then what it has seen.
+    pub(super) fn on_database_replaced(&mut self, at: Timestamp) -> Applied {
+        let before = self.dues_of_all();
+        self.forget_known(at);
+        for node in &mut self.fleet.nodes {
+            node.session = SessionId(Uuid::nil());
+            self.touched.nodes.insert(node.id.clone());
+        }
+        self.retime(before);
+        Ok(())
+    }
+
+    pub(super) fn on_epoch_raised(&mut self, id: &ChipId, epoch: u64) -> Applied {
+        let ix = self.chip_ix(id)?;
+        let chip = &mut self.fleet.chips[ix];
+        if epoch <= chip.epoch {
+            return Err(format!("chip {id} epoch {epoch} after {}", chip.epoch));
+        }
+        self.touched.epochs.entry(id.clone()).or_insert(chip.epoch);
+        chip.epoch = epoch;
+        self.touched.chips.insert(id.clone());
         Ok(())
     }
 
     pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
+        let before = self.dues_of_all();
         self.policy = policy.clone();
+        self.retime(before);
         self.note_all_leaving();
         self.fleet.obey(policy);
         self.arrange_ledger(at);
@@ -35,8 +69,9 @@ impl Cluster {
 
     pub(super) fn on_registered(&mut self, at: Timestamp, fresh: Node, chips: &[(ChipFacts, Health)]) -> Applied {
         let id = fresh.id.clone();
-        let (node, is_new) = match self.nodes_by_id.get(&id) {
-            Some(&ix) => {
+        let (node, is_new) = match self.nodes_by_id.get(&id).copied() {
+            Some(ix) => {
+                let before = self.dues_of_node(ix);
                 let old = &mut self.fleet.nodes[ix];
                 let cpu_used = old.facts.cpu_milli.saturating_sub(old.cpu_free);
                 let memory_used = old.facts.memory_mib.saturating_sub(old.memory_free);
@@ -44,6 +79,7 @@ impl Cluster {
                 old.memory_free = fresh.facts.memory_mib.saturating_sub(memory_used);
                 (old.facts, old.session, old.boot_id) = (fresh.facts, fresh.session, fresh.boot_id);
                 old.unknown_since = None;
+                self.retime(before);
                 (ix, false)
             }
             None => {
@@ -120,7 +156,13 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn set_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>) {
+    fn set_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>) {
+        let before = self.dues_of_node(node);
+        self.mark_known(node, unknown_since);
+        self.retime(before);
+    }
+
+    fn mark_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>) {
         self.fleet.nodes[node].unknown_since = unknown_since;
         self.node_changed(node);
         self.check_claims_of(node);
@@ -153,6 +195,10 @@ impl Cluster {
             } else {
                 self.timers.insert(timer)
             };
+        }
+        let is_orphaned = |known: Option<&Quarantine>| matches!(known, Some(Quarantine::Orphaned { .. }));
+        if is_orphaned(quarantine) || is_orphaned(self.fleet.chips[ix].quarantine.as_ref()) {
+            self.orders_changed(self.fleet.chips[ix].node);
         }
         self.on_chip(chip, |chip| chip.quarantine = quarantine.cloned())
     }

@@ -111,9 +111,7 @@ impl Cluster {
         let spec = self.jobs.get(&lease.job).ok_or_else(|| format!("no job {}", lease.job))?.spec.clone();
         self.hold_chips(&lease)?;
         self.charge(&spec, &lease.placements, is_firm(&spec, &lease), true, lease.granted_at);
-        if let Some(due) = lease.next_due() {
-            self.timers.insert((due, Timer::Lease(id)));
-        }
+        self.timers.extend(self.dues(&lease).into_iter().flatten());
         let nodes = self.nodes_of(&lease);
         self.leases.insert(id, lease);
         nodes.into_iter().for_each(|node| self.settle_reserved(node));
@@ -158,19 +156,10 @@ impl Cluster {
 
     /// Changes a live lease and keeps its timer in step.
     pub(super) fn change_lease(&mut self, id: LeaseId, change: impl FnOnce(&mut Lease)) -> Applied {
-        let lease =
-            self.leases.get_mut(&id).filter(|lease| lease.is_live()).ok_or_else(|| format!("no live lease {id}"))?;
-        let before = lease.next_due();
-        change(lease);
-        let after = lease.next_due();
-        if before != after {
-            if let Some(due) = before {
-                self.timers.remove(&(due, Timer::Lease(id)));
-            }
-            if let Some(due) = after {
-                self.timers.insert((due, Timer::Lease(id)));
-            }
-        }
+        let live = self.leases.get(&id).filter(|lease| lease.is_live()).ok_or_else(|| format!("no live lease {id}"))?;
+        let before = self.dues(live);
+        self.leases.get_mut(&id).map(change);
+        self.retime(vec![(id, before)]);
         self.touched.leases.insert(id);
         Ok(())
     }

@@ -62,6 +62,11 @@ impl Cluster {
             }
             Event::NodeHeard { node } => self.on_known(node, None),
             Event::NodeSilent { node } => self.on_known(node, Some(at)),
+            Event::NodeDeclaredOff { node, .. } => {
+                self.node_at(node).map(drop).ok_or_else(|| format!("no node {node}"))
+            }
+            Event::DatabaseReplaced { .. } => self.on_database_replaced(at),
+            Event::ChipEpochRaised { chip, epoch } => self.on_epoch_raised(chip, *epoch),
             Event::ChipHealthChanged { chip, health } => self.on_chip(chip, |chip| chip.health = health.clone()),
             Event::ChipQuarantined { chip, quarantine } => self.on_quarantine(chip, Some(quarantine)),
             Event::ChipRestored { chip } => self.on_quarantine(chip, None),

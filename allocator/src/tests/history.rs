@@ -1,10 +1,10 @@
 //! Random histories: whatever comes, every invariant holds after every round, and memory is the fold of the log.
 
 use super::world::{HIGH, LOW, MID, World, chips as chips_quota, job, node_id, world};
-use crate::{Cluster, Command, Snapshot, check};
+use crate::{Cluster, Command, RefusedGrant, Snapshot, check};
 use chiptide_model::{
-    Backfill, CalendarReservation, ChipId, Consolidation, Event, Health, JobId, LeaseId, Millis, Outcome,
-    PreemptionBudget, Same, SameLevel, Timestamp,
+    Backfill, CalendarReservation, Cause, ChipId, Consolidation, Event, Health, JobId, LeaseId, Millis, NodeId,
+    Outcome, PreemptionBudget, Same, SameLevel, Timestamp,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ enum Step {
         lasts_s: Option<u64>,
         elastic: bool,
         protected: bool,
+        fenced: bool,
     },
     Checkpoint {
         pick: usize,
@@ -54,6 +55,14 @@ enum Step {
         seconds: u64,
     },
     NewLeader,
+    DatabaseReplaced,
+    DeclareOff {
+        node: usize,
+    },
+    Refuses {
+        node: usize,
+        ahead: u64,
+    },
     Policy {
         reservations_max: u32,
         window: Option<(u64, u64, u32, bool)>,
@@ -65,12 +74,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let priority = prop::sample::select(vec![LOW, MID, HIGH]);
     let nearness = prop::option::of(any::<bool>());
     let lasts_s = prop::option::weighted(0.7, 1..200u64);
-    let submit = (0..4u16, 1..1000u16, 1..4u32, priority, 0..40u64, 0..3u8, nearness, any::<[bool; 3]>(), lasts_s);
+    let submit = (0..4u16, 1..1000u16, 1..4u32, priority, 0..40u64, 0..3u8, nearness, any::<[bool; 4]>(), lasts_s);
     let window = prop::option::of((0..300u64, 1..300u64, 1..6u32, any::<bool>()));
     let policy = (0..4u32, window, prop::option::of(0..3_000u64));
     let step = prop_oneof![
-        6 => submit.prop_map(|(chips, share, replicas, priority, grace_s, class, same, [ttl, elastic, protected], lasts_s)| {
-            Step::Submit { chips, share, replicas, priority, grace_s, class, same, ttl, lasts_s, elastic, protected }
+        6 => submit.prop_map(|(chips, share, replicas, priority, grace_s, class, same, [ttl, elastic, protected, fenced], lasts_s)| {
+            Step::Submit { chips, share, replicas, priority, grace_s, class, same, ttl, lasts_s, elastic, protected, fenced }
         }),
         1 => policy.prop_map(|(reservations_max, window, consolidation)| {
             Step::Policy { reservations_max, window, consolidation }
@@ -84,13 +93,29 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3usize).prop_map(|node| Step::Reboot { node }),
         2 => (0..50u64).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::NewLeader),
+        1 => Just(Step::DatabaseReplaced),
+        1 => (0..3usize).prop_map(|node| Step::DeclareOff { node }),
+        1 => (0..3usize, 0..3u64).prop_map(|(node, ahead)| Step::Refuses { node, ahead }),
     ];
     prop::collection::vec(step, 1..60)
 }
 
 fn play(world: &mut World, number: usize, step: Step) {
     match step {
-        Step::Submit { chips, share, replicas, priority, grace_s, class, same, ttl, lasts_s, elastic, protected } => {
+        Step::Submit {
+            chips,
+            share,
+            replicas,
+            priority,
+            grace_s,
+            class,
+            same,
+            ttl,
+            lasts_s,
+            elastic,
+            protected,
+            fenced,
+        } => {
             let ask = job(&format!("job-{number}")).queue(QUEUES[number % 3]).replicas(replicas).priority(priority);
             let ask = if chips == 0 { ask.share(share) } else { ask.chips(chips) };
             let ask = match class {
@@ -98,6 +123,7 @@ fn play(world: &mut World, number: usize, step: Step) {
                 1 => ask.classes(&["nvidia-h20"]),
                 _ => ask.classes(&["ascend-910b", "nvidia-h20"]),
             };
+            let ask = if fenced { ask.fenced("5s") } else { ask };
             let ask = ask.with(|spec| {
                 spec.grace = Millis::from_secs(grace_s);
                 spec.cpu_milli = u64::from(share) * 20;
@@ -170,6 +196,27 @@ fn play(world: &mut World, number: usize, step: Step) {
             policy.queues.entry(QUEUES[2].into()).or_default().limit = chips_quota(reservations_max + 1);
             world.round(vec![Command::ApplyPolicy(policy)]);
         }
+        Step::DatabaseReplaced => {
+            world.round(vec![Command::DatabaseReplaced { detail: "restored".into() }]);
+        }
+        Step::DeclareOff { node } => {
+            let (by, reason) = ("ops".into(), "burnt".into());
+            world.round(vec![Command::DeclareOff { node: node_id(NODES[node].0), by, reason }]);
+        }
+        Step::Refuses { node, ahead } => {
+            let mut report = world.full_report(&node_id(NODES[node].0));
+            let carried = report.confirmed.pop().and_then(|lease| world.draft.lease(lease));
+            let hold = carried.and_then(|lease| Some((lease.id, lease.placements[0].holds.first()?.clone())));
+            report.refused.extend(hold.map(|(lease, hold)| RefusedGrant {
+                lease,
+                chip: hold.chip,
+                epoch: hold.epoch,
+                seen: hold.epoch + ahead,
+                seen_lease: Some(LeaseId(uuid::Uuid::from_u128(number as u128 + 0xF000))),
+            }));
+            report.fenced.extend(world.draft.leases().next().map(|lease| lease.id));
+            world.round(vec![Command::Report(report)]);
+        }
         Step::NewLeader => {
             let epoch = world.draft.leader_epoch + 1;
             world.round(vec![Command::TakeOver { epoch }]);
@@ -221,6 +268,24 @@ fn audit(log: &[(Timestamp, Event)]) {
     }
 }
 
+/// A lease that is called lost has a node that was not heard, nor renewed by a leader before, for the whole wait.
+fn nothing_is_lost_early(log: &[(Timestamp, Event)], wait: Millis) {
+    let mut unheard: BTreeMap<NodeId, Option<Timestamp>> = BTreeMap::new();
+    for (at, event) in log {
+        match event {
+            Event::NodeRegistered { node, .. } | Event::NodeHeard { node } => drop(unheard.insert(node.clone(), None)),
+            Event::NodeSilent { node } => drop(unheard.insert(node.clone(), Some(*at))),
+            Event::LeaderTookOver { .. } => unheard.values_mut().for_each(|since| *since = Some(*at)),
+            Event::DatabaseReplaced { .. } => unheard.values_mut().for_each(|since| *since = since.or(Some(*at))),
+            Event::LeaseEnded { lease, cause: Cause::NodeLost { node }, .. } => {
+                let since = unheard.get(node).copied().flatten();
+                assert!(since.is_some_and(|since| at.since(since) >= wait), "lease {lease} was called lost early");
+            }
+            _ => {}
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
@@ -235,6 +300,8 @@ proptest! {
         }
         audit(&world.log);
         nobody_is_evicted_in_vain(&world.log);
+        // 20 s · 1.0005/0.9995 and a tick.
+        nothing_is_lost_early(&world.log, Millis(21_021));
         let mut replayed = Cluster::default();
         for (at, event) in &world.log {
             replayed.apply(*at, event).expect("the log replays");

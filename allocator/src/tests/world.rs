@@ -2,8 +2,9 @@
 
 use crate::{Ack, Cluster, Command, NewJob, Refusal, Report, Round, check, decide};
 use chiptide_model::{
-    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Health, Holder, JobId, JobSpec, Kind, LeaseId, Millis,
-    Next, NodeFacts, NodeId, Outcome, Policy, QueuePolicy, Quota, ReservationDrop, SessionId, Timestamp, Unfit,
+    Cause, ChipDemand, ChipFacts, ChipId, DeviceClass, Event, Fence, Health, Holder, JobId, JobSpec, Kind, LeaseId,
+    Millis, Next, NodeFacts, NodeId, OnNodeLoss, Outcome, Policy, Quarantine, QueuePolicy, Quota, ReservationDrop,
+    SessionId, Timestamp, Unfit,
 };
 use expect_test::Expect;
 use std::collections::BTreeMap;
@@ -39,7 +40,10 @@ pub(super) fn world() -> World {
         rounds: 0,
         told: 0,
     };
-    world.round(vec![Command::TakeOver { epoch: 1 }]);
+    // Stories that are not about starting need not tell of it.
+    let mut policy = Policy::default();
+    policy.bounds.start = None;
+    world.round(vec![Command::TakeOver { epoch: 1 }, Command::ApplyPolicy(policy)]);
     world.told = world.log.len();
     world
 }
@@ -66,6 +70,7 @@ pub(super) fn job(name: &str) -> Ask {
         min_runtime: None,
         preemption_budget: None,
         lease_ttl: None,
+        on_node_loss: Default::default(),
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
         workload: None,
@@ -95,6 +100,11 @@ impl Ask {
     pub(super) fn lasts(self, span: &str) -> Ask {
         let span = span.parse().expect("a duration");
         self.with(|spec| spec.max_duration = Some(span))
+    }
+    pub(super) fn fenced(self, ttl: &str) -> Ask {
+        let ttl = ttl.parse().expect("a duration");
+        let fence = Fence { ttl, kill: Millis::from_secs(10), watchdog: Millis::from_secs(5) };
+        self.with(|spec| spec.on_node_loss = OnNodeLoss::Fence(fence))
     }
     pub(super) fn queue(self, name: &str) -> Ask {
         self.with(|spec| spec.queue = name.into())
@@ -214,6 +224,7 @@ impl World {
             boot_id: boot_id.into(),
             facts,
             chips: chips.into_iter().map(|chip| (chip, Health::Healthy)).collect(),
+            seen: Vec::new(),
         }])
     }
 
@@ -261,6 +272,11 @@ impl World {
         self.round(vec![Command::Done(self.names[name], Outcome::Succeeded)]).remove(0).expect("a live job");
     }
 
+    /// These nodes are not heard any more.
+    pub(super) fn silent(&mut self, names: &[&str]) {
+        self.round(names.iter().map(|name| Command::Silent(node_id(name))).collect());
+    }
+
     /// Every node reports: proves vacant whatever must be, confirms whatever it carries.
     pub(super) fn nodes_report(&mut self) {
         let nodes: Vec<NodeId> = self.draft.fleet.nodes.iter().map(|node| node.id.clone()).collect();
@@ -273,7 +289,11 @@ impl World {
         let chips = || node.chips.iter().map(|&ix| &self.draft.fleet.chips[ix]);
         let owed = chips().flat_map(|chip| {
             let vacating = chip.holds.iter().filter(|hold| hold.vacate_by.is_some());
-            vacating.map(|hold| (chip.facts.id.clone(), hold.lease, chip.epoch))
+            let orphan = match chip.quarantine {
+                Some(Quarantine::Orphaned { lease, epoch }) => Some((chip.facts.id.clone(), lease, epoch)),
+                _ => None,
+            };
+            vacating.map(|hold| (chip.facts.id.clone(), hold.lease, chip.epoch)).chain(orphan)
         });
         Report {
             node: id.clone(),
@@ -281,6 +301,8 @@ impl World {
             health: Vec::new(),
             confirmed: node.leases.iter().copied().collect(),
             vacant: owed.collect(),
+            refused: Vec::new(),
+            fenced: Vec::new(),
         }
     }
 
@@ -371,6 +393,9 @@ impl World {
             Event::NodeSilent { node } => format!("{node} is silent"),
             Event::NodeHeard { node } => format!("{node} is heard"),
             Event::NodeRegistered { node, .. } => format!("{node} registers"),
+            Event::NodeDeclaredOff { node, by, reason } => format!("{by} declares {node} off: {reason}"),
+            Event::DatabaseReplaced { detail } => format!("the database is another one: {detail}"),
+            Event::ChipEpochRaised { chip, epoch } => format!("{chip} goes to epoch {epoch}"),
             Event::ChipQuarantined { chip, .. } => format!("{chip} is quarantined"),
             Event::ChipRestored { chip } => format!("{chip} is restored"),
             Event::ChipHealthChanged { chip, health } => format!("{chip} is {health:?}"),

@@ -3,6 +3,7 @@
 mod gathering;
 mod lanes;
 mod recovery;
+mod replaced;
 mod round_loop;
 
 use crate::health::Health;
@@ -85,13 +86,15 @@ impl Rounds {
         answer.await.map_err(|_| Refused::outcome_unknown())
     }
 
-    /// Submits a command of the daemon's own, whose answer nobody waits for.
-    pub async fn tell(&self, command: Command) {
-        let (reply, _) = oneshot::channel();
+    /// Submits a command of the daemon's own, however full the queue is. The answer may be waited for; it never comes when
+    /// the outcome is unknown.
+    pub async fn tell(&self, command: Command) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
         // A closed queue means that we do not lead any more: the command has become pointless.
         if let Some(entries) = self.senders() {
             let _ = entries.send(Entry { command, many: false, key: None, reply }).await;
         }
+        answer
     }
 
     /// How many commands wait, by lane; nothing while this daemon does not lead.

@@ -6,6 +6,7 @@
 
 use super::gathering::{Closed, Gathering, Keys};
 use super::recovery::{self, Recovered, Unsettled};
+use super::replaced::{self, Sighting};
 use super::{Entry, Lanes};
 use crate::health::Witness;
 use crate::metrics;
@@ -13,6 +14,7 @@ use crate::policy_file;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::idempotency_keys::{self, Key, Recorded};
+use crate::store::identity::Identity;
 use crate::store::leader::Leadership;
 use crate::store::trouble::Trouble;
 use crate::store::{Store, StoreError, load};
@@ -59,6 +61,8 @@ pub(super) struct RoundLoop {
     looked_for: Vec<Entry>,
     /// Commands that repeat a key of a round not committed yet: they are answered after it.
     held_back: VecDeque<Entry>,
+    /// Who the database is, to be noted with the next round.
+    to_note: Option<Identity>,
 }
 
 enum Woken {
@@ -94,6 +98,7 @@ impl RoundLoop {
             looking: None,
             looked_for: Vec::new(),
             held_back: VecDeque::new(),
+            to_note: None,
         };
         let policy = match policy {
             policy if lead.draft.seq == 0 => Some(Policy { version: 1, ..policy.unwrap_or_default() }),
@@ -103,10 +108,11 @@ impl RoundLoop {
         if let Some(policy) = &policy {
             tracing::info!(policy.version, queues = policy.queues.len(), "put a policy in force");
         }
-        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), policy.map(Command::ApplyPolicy)];
-        let entry = |command| Entry { command, many: false, key: None, reply: oneshot::channel().0 };
-        lead.decide(first.into_iter().flatten().map(entry).collect())?;
-        let closed = lead.gathering.close(&mut lead.draft);
+        let sighting = replaced::look(&lead.store).await.context("read which database this is")?;
+        let replaced = lead.heed(sighting);
+        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), replaced, policy.map(Command::ApplyPolicy)];
+        lead.decide(first.into_iter().flatten().map(own).collect())?;
+        let closed = lead.close();
         closed.commit.write(&lead.store, leadership, || ()).await.context("take the lead")?;
         lead.on_committed(closed)?;
         Ok(lead)
@@ -253,8 +259,21 @@ impl RoundLoop {
         self.gathering.decide(&mut self.draft, &self.shared, batch)
     }
 
-    fn start_commit(&mut self) {
+    fn close(&mut self) -> Closed {
         let mut closed = self.gathering.close(&mut self.draft);
+        closed.commit.identity = self.to_note.take();
+        closed
+    }
+
+    /// What follows from who the database is. It is noted with the round that says so.
+    fn heed(&mut self, sighting: Option<Sighting>) -> Option<Command> {
+        let Sighting { now, replaced } = sighting?;
+        self.to_note = Some(now);
+        replaced.map(|detail| Command::DatabaseReplaced { detail })
+    }
+
+    fn start_commit(&mut self) {
+        let mut closed = self.close();
         self.committing_keys = std::mem::take(&mut closed.keys);
         self.takes_in = false;
         // A new one each time: a call left over from the last round would open this one too early.
@@ -321,6 +340,7 @@ impl RoundLoop {
                 *self.shared.cluster_arc().write() = *cluster;
                 self.shared.watchers.wake_all();
                 self.shared.health.well(Witness::Rounds, self.shared.now());
+                self.look_again().await;
                 Ok(true)
             }
             Ok(Recovered::Closed) => Ok(false),
@@ -328,6 +348,25 @@ impl RoundLoop {
             Err(error) => Err(error).context("read the cluster anew"),
         }
     }
+
+    /// The database was away: is it still the one it was? Until that is known nothing is granted on a node's old session.
+    async fn look_again(&mut self) {
+        match replaced::look(&self.store).await {
+            Ok(sighting) => {
+                if let Some(command) = self.heed(sighting)
+                    && let Err(error) = self.decide(vec![own(command)])
+                {
+                    tracing::error!(%error, "withdraw the sessions of nodes");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "read which database this is"),
+        }
+    }
+}
+
+/// A command of the loop's own, whose answer nobody waits for.
+fn own(command: Command) -> Entry {
+    Entry { command, many: false, key: None, reply: oneshot::channel().0 }
 }
 
 impl Failed {

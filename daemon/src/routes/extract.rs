@@ -144,6 +144,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
 }
 
 impl Mutation {
+    /// Who asks: the public part of their token.
+    pub(super) fn principal(&self) -> &str {
+        &self.principal
+    }
+
     /// The key, bound to this very request.
     pub(super) fn key(&self, body: &[u8]) -> Option<Key> {
         let key = self.key.clone()?;

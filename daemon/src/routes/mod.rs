@@ -78,6 +78,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::register))
+        .routes(routes!(nodes::declare_off))
         .routes(routes!(nodes::report_in))
         .routes(routes!(nodes::get_orders))
         .routes(routes!(logs::bring))

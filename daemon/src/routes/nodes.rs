@@ -4,11 +4,12 @@ use super::extract::{Body, Id, Mutation, Params, limit_of, wait_of};
 use super::problem::{Answer, Refused};
 use super::registration::{self, Registration};
 use crate::app::App;
-use crate::{metrics, orders, render, workloads};
+use crate::telemetry::Taken;
+use crate::{metrics, orders, render, renewals, workloads};
 use axum::Json;
 use axum::extract::State;
-use chiptide_allocator::{Command, Report, report};
-use chiptide_api::node::{NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use chiptide_allocator::{Command, RefusedGrant, Report, report};
+use chiptide_api::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use chiptide_api::page::Page;
 use chiptide_api::problem::{Invalid, Problem};
 use chiptide_model::{ChipId, LeaseId, NodeId, SessionId};
@@ -32,8 +33,8 @@ pub(super) async fn register(
     body: Body<RegisterBody>,
 ) -> Result<Answer, Refused> {
     let session = SessionId(Uuid::new_v4());
-    let Registration { facts, chips, boot_id } = registration::parse(body.value).map_err(Refused::invalid)?;
-    let command = Command::Register { node: node.clone(), session, boot_id, facts, chips };
+    let Registration { facts, chips, boot_id, seen } = registration::parse(body.value).map_err(Refused::invalid)?;
+    let command = Command::Register { node: node.clone(), session, boot_id, facts, chips, seen };
     let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await?;
     if answer.status == 200 && !answer.replayed {
         app.shared.telemetry.registered(&node, session, app.shared.now(), Instant::now());
@@ -59,11 +60,22 @@ pub(super) async fn report_in(
     let report = body.value;
     let parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
     check_session(&app, &node, &report)?;
-    let accepted = app.shared.telemetry.accept(&node, &report, app.shared.now(), Instant::now());
+    let Taken { accepted, declared_silent } =
+        app.shared.telemetry.accept(&node, &report, app.shared.now(), Instant::now());
     if !accepted {
         metrics::report_ignored();
     }
-    let news = if accepted { report::news(&app.shared.cluster(), parsed) } else { None };
+    let (news, fenced) = {
+        let cluster = app.shared.cluster();
+        let fenced = accepted && cluster.node(&node).is_some_and(|node| renewals::is_fenced(&cluster, node));
+        match accepted {
+            true if declared_silent && fenced => (Some(parsed), fenced),
+            true => (report::news(&cluster, parsed), fenced),
+            false => (None, fenced),
+        }
+    };
+    // A round is committed by the leader only, and after the report has come: it says as much as a look at who leads.
+    let mut renewed = false;
     let command = match (news, &key) {
         (Some(news), _) => Some(Command::Report(news)),
         (None, Some(_)) => Some(Command::Nothing),
@@ -78,6 +90,9 @@ pub(super) async fn report_in(
         if answer.status != 200 {
             return Ok(answer);
         }
+        renewed = fenced && !answer.replayed;
+    } else if fenced {
+        renewed = app.renewals.confirm().await;
     }
     if accepted {
         heed_ends(&app, &report).await;
@@ -90,6 +105,7 @@ pub(super) async fn report_in(
         200,
         &ReportView {
             accepted,
+            renewed,
             orders: is_news.then(|| orders::of(&cluster, state, &app.shared.logs, app.shared.now())),
         },
     ))
@@ -114,7 +130,8 @@ async fn heed_ends(app: &App, report: &ReportBody) {
 fn check_session(app: &App, node: &NodeId, report: &ReportBody) -> Result<(), Refused> {
     let cluster = app.shared.cluster();
     let known = cluster.node(node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
-    if known.session.0 != report.session || known.boot_id != report.boot_id {
+    // A session that was withdrawn matches nobody.
+    if known.session.0 != report.session || report.session.is_nil() || known.boot_id != report.boot_id {
         return Err(Refused::stale_session(node.as_str()));
     }
     let foreign = report.chips.iter().position(|chip| {
@@ -149,12 +166,23 @@ fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
         let id = chip_id(format!("vacant[{index}].chip"), &vacant.chip)?;
         Ok((id, LeaseId(vacant.lease), vacant.epoch))
     });
+    let refused = body.refused.iter().enumerate().map(|(index, refused)| {
+        Ok(RefusedGrant {
+            lease: LeaseId(refused.lease),
+            chip: chip_id(format!("refused[{index}].chip"), &refused.chip)?,
+            epoch: refused.epoch,
+            seen: registration::epoch(format!("refused[{index}].seen"), refused.seen)?,
+            seen_lease: refused.seen_lease.map(LeaseId),
+        })
+    });
     Ok(Report {
         node: node.clone(),
         session: SessionId(body.session),
         health,
         confirmed: body.confirmed.iter().map(|lease| LeaseId(*lease)).collect(),
         vacant: vacant.collect::<Result<_, Invalid>>()?,
+        refused: refused.collect::<Result<_, Invalid>>()?,
+        fenced: body.fenced.iter().map(|lease| LeaseId(*lease)).collect(),
     })
 }
 
@@ -187,7 +215,7 @@ pub(super) async fn get_orders(
         {
             let cluster = app.shared.cluster();
             let known = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
-            if known.session.0 != params.session {
+            if known.session.0 != params.session || params.session.is_nil() {
                 return Err(Refused::stale_session(node.as_str()));
             }
             let same = params
@@ -216,6 +244,27 @@ pub(super) async fn get(State(app): State<App>, Id(node): Id<NodeId>) -> Result<
     let cluster = app.shared.cluster();
     let known = cluster.node(&node).ok_or_else(|| Refused::not_registered(node.as_str()))?;
     Ok(Json(render::node(&cluster, known, &app.shared.telemetry)))
+}
+
+/// Declares that a machine is off: every lease there is over and its jobs wait again, also those that wait for their node.
+/// Only for a node that is not heard, and only when nothing can run there any more: what was promised to hold without clocks
+/// holds by this word alone. Its chips are granted again once the node has come back and proven them vacant.
+#[utoipa::path(post, path = "/v1/nodes/{id}/declare-off", tag = "nodes", operation_id = "declareNodeOff",
+    params(("id" = String, Path, description = "The node's name."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer.")),
+    request_body = DeclareOffBody,
+    responses((status = 200, description = "Declared; the log says by whom and why.", body = Object),
+        (status = "4XX", description = "No such node, or it reports.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn declare_off(
+    State(app): State<App>,
+    Id(node): Id<NodeId>,
+    mutation: Mutation,
+    body: Body<DeclareOffBody>,
+) -> Result<Answer, Refused> {
+    let reason = registration::reason(&body.value.reason).map_err(Refused::invalid)?;
+    let (by, key) = (mutation.principal().to_owned(), mutation.key(&body.raw));
+    tracing::warn!(node = %node, by, reason, "the machine is declared off");
+    app.rounds.submit(Command::DeclareOff { node, by, reason }, false, key).await
 }
 
 /// Which nodes to list.

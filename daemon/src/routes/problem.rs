@@ -72,6 +72,7 @@ impl Refused {
             code: self.code.into(),
             detail: self.detail.clone(),
             field: self.field.clone(),
+            retry_after: None,
         };
         Answer::json(self.status, &problem)
     }
@@ -95,6 +96,10 @@ impl Refused {
             Refusal::ChipElsewhere { chip, node } => {
                 let detail = format!("chip {chip} is registered on node {node}");
                 Refused::new(409, "chip_elsewhere", "A chip belongs to another node", detail).at("chips")
+            }
+            Refusal::NodeReports(node) => {
+                let detail = format!("node {node} reports to this daemon, so it is not off");
+                Refused::new(409, "node_reports", "The node reports", detail)
             }
             Refusal::StaleSession(node) => Refused::stale_session(node.as_str()),
             Refusal::NotRegistered(node) => Refused::not_registered(node.as_str()),

@@ -1,12 +1,15 @@
 //! A registration body, parsed into the model: a peer may send anything.
 
+use chiptide_allocator::{EPOCH_SEEN_MAX, Seen};
 use chiptide_api::node::{ChipBody, HealthBody, RegisterBody};
 use chiptide_api::problem::Invalid;
-use chiptide_model::{ChipFacts, ChipId, DeviceClass, Health, NodeFacts};
+use chiptide_model::{ChipFacts, ChipId, DeviceClass, Health, LeaseId, NodeFacts};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most chips of one node.
 const CHIPS_MAX: usize = 128;
+/// Most chips of which a node may remember an epoch: those it has, and those it had.
+const SEEN_MAX: usize = 1024;
 /// Longest free text a peer may send in one field, in bytes.
 const TEXT_MAX: usize = 256;
 
@@ -15,6 +18,7 @@ pub(super) struct Registration {
     pub(super) facts: NodeFacts,
     pub(super) chips: Vec<(ChipFacts, Health)>,
     pub(super) boot_id: String,
+    pub(super) seen: Vec<Seen>,
 }
 
 /// Parses a registration, or names the field at fault.
@@ -46,6 +50,15 @@ pub(super) fn parse(body: RegisterBody) -> Result<Registration, Invalid> {
         }
         chips.push(parsed);
     }
+    if body.seen.len() > SEEN_MAX {
+        return Err(Invalid::new("out_of_range", "seen", format!("at most {SEEN_MAX}")));
+    }
+    let seen = body.seen.iter().enumerate().map(|(index, seen)| {
+        let field = |name: &str| format!("seen[{index}].{name}");
+        let chip = ChipId::new(&seen.chip).map_err(|e| Invalid::new("invalid_field", field("chip"), e.to_string()))?;
+        Ok(Seen { chip, lease: LeaseId(seen.lease), epoch: epoch(field("epoch"), seen.epoch)? })
+    });
+    let seen = seen.collect::<Result<_, Invalid>>()?;
     let facts = NodeFacts {
         cpu_milli: body.cpu_milli,
         memory_mib: body.memory_mib,
@@ -55,7 +68,26 @@ pub(super) fn parse(body: RegisterBody) -> Result<Registration, Invalid> {
         driver_version: body.driver_version,
         labels: body.labels,
     };
-    Ok(Registration { facts, chips, boot_id: body.boot_id })
+    Ok(Registration { facts, chips, boot_id: body.boot_id, seen })
+}
+
+/// A lease epoch that a node says it has seen.
+pub(super) fn epoch(field: String, seen: u64) -> Result<u64, Invalid> {
+    if seen <= EPOCH_SEEN_MAX {
+        Ok(seen)
+    } else {
+        Err(Invalid::new("out_of_range", field, "no lease epoch is so high"))
+    }
+}
+
+/// What an admin says for the log.
+pub(super) fn reason(text: &str) -> Result<String, Invalid> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > TEXT_MAX || text.chars().any(char::is_control) {
+        let detail = format!("1 to {TEXT_MAX} bytes, without control characters");
+        return Err(Invalid::new("invalid_field", "reason", detail));
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_chip(body: ChipBody) -> Result<(ChipFacts, Health), Invalid> {

@@ -4,6 +4,7 @@ use super::consolidations::{self, Moves};
 use super::evictions::Eviction;
 use super::holds::HoldWrite;
 use super::idempotency_keys::Recorded;
+use super::identity::{self, Identity};
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
@@ -23,6 +24,8 @@ pub struct Commit {
     events: Vec<(Timestamp, Event)>,
     answers: Vec<Recorded>,
     policy: Option<Policy>,
+    /// Who the database is, where that is to be noted.
+    pub identity: Option<Identity>,
     nodes: Vec<(NodeIx, Node)>,
     new_chips: Vec<(ChipIx, NodeId, Chip)>,
     chips: Vec<(ChipIx, NodeId, Chip)>,
@@ -139,6 +142,9 @@ impl Commit {
     }
 
     async fn write_fleet(&self, tx: &mut sqlx::PgConnection) -> Result<()> {
+        if let Some(identity) = self.identity {
+            identity::note(tx, identity).await?;
+        }
         if let Some(policy) = &self.policy {
             policies::insert(tx, policy).await?;
         }

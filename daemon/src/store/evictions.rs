@@ -58,9 +58,11 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
     for (at, event) in events {
         let (id, cause, deadline) = match event {
             Event::LeaseRevoked { lease, cause, deadline } => (*lease, cause, *deadline),
-            Event::LeaseEnded { lease, cause: cause @ (Cause::Fault { .. } | Cause::Expired), .. } => {
-                (*lease, cause, *at)
-            }
+            Event::LeaseEnded {
+                lease,
+                cause: cause @ (Cause::Fault { .. } | Cause::NodeLost { .. } | Cause::Fenced { .. } | Cause::Expired),
+                ..
+            } => (*lease, cause, *at),
             _ => continue,
         };
         let Some(lease) = after.lease(id).or_else(|| touched.vacated_leases.get(&id)) else { continue };
@@ -81,6 +83,7 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
             cause: cause.as_str().into(),
             detail: match cause {
                 Cause::Fault { node, detail } => Some(format!("{node}: {detail}")),
+                Cause::NodeLost { node } | Cause::Fenced { node } => Some(node.to_string()),
                 _ => None,
             },
             for_job: cause.for_job(),

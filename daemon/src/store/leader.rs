@@ -1,7 +1,7 @@
 //! Table `leader`: who may write, fenced by an epoch; and `leader_expiry`, renewed apart from it.
 
 use super::{Result, StoreError, signed, unsigned};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 /// A leadership: both are compared, since an epoch alone could repeat after a lost commit.
@@ -107,6 +107,16 @@ pub async fn guard(connection: &mut PgConnection, leadership: Leadership) -> Res
         signed(leadership.epoch)
     );
     mine.fetch_optional(connection).await?.map(drop).ok_or(StoreError::Deposed)
+}
+
+/// Whether this leadership is the one in force, read now. Whoever takes over later waits anew for what was renewed by it.
+pub async fn leads(pool: &PgPool, leadership: Leadership) -> Result<bool> {
+    let mine = sqlx::query_scalar!(
+        "select exists (select from leader where instance = $1 and epoch = $2) as \"mine!\"",
+        leadership.instance,
+        signed(leadership.epoch)
+    );
+    Ok(mine.fetch_one(pool).await?)
 }
 
 /// Waits until no write transaction of this leadership is under way any more, one that its caller has given up included.

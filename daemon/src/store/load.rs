@@ -1,7 +1,7 @@
 //! Memory from the tables: one consistent read of everything live.
 
 use super::{
-    Result, Store, StoreError, claims, consolidations, demand, events, holds, jobs, leases, nodes, policies,
+    Result, Store, StoreError, claims, consolidations, demand, events, holds, jobs, leases, moment, nodes, policies,
     queue_usage, reservations, unsigned,
 };
 use chiptide_allocator::{Cluster, Snapshot};
@@ -16,10 +16,12 @@ pub async fn load(store: &Store) -> Result<Cluster> {
 pub async fn load_over(connection: &mut PgConnection) -> Result<Cluster> {
     let mut tx = connection.begin().await?;
     sqlx::query!("set transaction isolation level repeatable read").execute(&mut *tx).await?;
-    let took_over = sqlx::query_scalar!(
-        "select (body->>'epoch')::bigint as \"epoch!\" from events where kind = 'leader_took_over' order by seq desc limit 1"
+    let took_over = sqlx::query!(
+        "select (body->>'epoch')::bigint as \"epoch!\", at from events
+         where kind = 'leader_took_over' order by seq desc limit 1"
     );
-    let leader_epoch = took_over.fetch_optional(&mut *tx).await?.unwrap_or(0);
+    let took_over = took_over.fetch_optional(&mut *tx).await?;
+    let leader_epoch = took_over.as_ref().map_or(0, |row| row.epoch);
     let snapshot = Snapshot {
         policy: policies::current(&mut tx).await?.unwrap_or_default(),
         leader_epoch: unsigned("events", &"leader_took_over", leader_epoch)?,
@@ -33,6 +35,7 @@ pub async fn load_over(connection: &mut PgConnection) -> Result<Cluster> {
         past_use: queue_usage::load_uses(&mut tx).await?,
         preempted: queue_usage::load_preempted(&mut tx).await?,
         at: events::last_at(&mut tx).await?.unwrap_or_default(),
+        took_over_at: took_over.map(|row| moment(row.at)),
         reservations: reservations::load(&mut tx).await?,
         moved: consolidations::load_moved(&mut tx).await?,
         demand: demand::load(&mut tx).await?,

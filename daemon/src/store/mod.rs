@@ -56,6 +56,8 @@ pub struct Store {
     pub writer: PgPool,
     /// For the look-up of idempotency keys beside a commit; likewise one connection.
     pub keys: PgPool,
+    /// For the look at who leads that renews fenced leases; one connection, so that no list is in its way.
+    pub renewals: PgPool,
     /// For lists, lookups and everything that can wait.
     pub reader: PgPool,
     options: PgConnectOptions,
@@ -140,8 +142,8 @@ impl Store {
         ]);
         let reader = PgPoolOptions::new().max_connections(limits.readers).acquire_timeout(limits.connect);
         let reader = reader.connect_lazy_with(options.clone());
-        let (writer, keys) = (one(&options, limits), one(&options, limits));
-        Ok(Store { writer, keys, reader, options, limits, instance })
+        let (writer, keys, renewals) = (one(&options, limits), one(&options, limits), one(&options, limits));
+        Ok(Store { writer, keys, renewals, reader, options, limits, instance })
     }
 
     /// Connects and brings the schema up to date (under sqlx's own lock, so that two daemons may start at once).
@@ -196,7 +198,7 @@ impl Store {
 
     /// Closes both pools.
     pub async fn close(&self) {
-        tokio::join!(self.writer.close(), self.keys.close(), self.reader.close());
+        tokio::join!(self.writer.close(), self.keys.close(), self.renewals.close(), self.reader.close());
     }
 }
 

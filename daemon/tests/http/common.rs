@@ -196,6 +196,7 @@ pub(crate) fn registration(name: &str, chips: usize) -> RegisterBody {
         labels: Default::default(),
         driver_version: None,
         chips: (0..chips).map(|i| chip_body(&format!("{name}-gpu{i}"))).collect(),
+        seen: Vec::new(),
     }
 }
 
@@ -222,6 +223,11 @@ impl Node {
         Node { name: name.into(), session, chips, seq: 0, client: daemon.client.clone() }
     }
 
+    /// Takes up a session with a daemon that has been restarted.
+    pub(crate) fn join(&mut self, daemon: &Daemon, session: Uuid) {
+        (self.client, self.session, self.seq) = (daemon.client.clone(), session, 0);
+    }
+
     pub(crate) fn report_body(&mut self) -> ReportBody {
         self.seq += 1;
         let chip =
@@ -234,6 +240,7 @@ impl Node {
             confirmed: Vec::new(),
             vacant: Vec::new(),
             refused: Vec::new(),
+            fenced: Vec::new(),
             work: Vec::new(),
             orders_seen: None,
         }

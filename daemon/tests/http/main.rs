@@ -7,6 +7,7 @@ mod elastic;
 mod explain;
 mod jobs;
 mod logs;
+mod node_loss;
 mod nodes;
 mod outage;
 mod overload;

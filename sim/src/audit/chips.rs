@@ -105,6 +105,15 @@ impl Chips {
         }
     }
 
+    /// The epoch went above what the node has seen of grants that the log does not have.
+    pub(super) fn epoch_raised(&mut self, chip: &ChipId, epoch: u64, findings: &mut Findings) {
+        let Some(seen) = self.chips.get_mut(chip) else { return };
+        if epoch <= seen.epoch {
+            findings.add(Rule::EpochNotGrown, format!("chip {chip}: raised to epoch {epoch} from {}", seen.epoch));
+        }
+        seen.epoch = seen.epoch.max(epoch);
+    }
+
     pub(super) fn quarantined(&mut self, chip: &ChipId, quarantined: bool) {
         if let Some(seen) = self.chips.get_mut(chip) {
             seen.quarantined = quarantined;

@@ -156,6 +156,8 @@ impl Auditor {
                 self.chips.nobody_heard();
             }
             Event::NodeRegistered { node, facts, chips, .. } => self.chips.registered(node, facts, chips),
+            Event::DatabaseReplaced { .. } => self.chips.nobody_heard(),
+            Event::ChipEpochRaised { chip, epoch } => self.chips.epoch_raised(chip, *epoch, findings),
             Event::NodeHeard { node } => self.chips.heard(node, true),
             Event::NodeSilent { node } => self.chips.heard(node, false),
             Event::ChipHealthChanged { chip, health } => self.chips.health(chip, health),

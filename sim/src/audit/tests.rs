@@ -45,6 +45,7 @@ fn spec(replicas: u32, demand: ChipDemand) -> JobSpec {
         min_runtime: None,
         preemption_budget: None,
         lease_ttl: None,
+        on_node_loss: Default::default(),
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
         workload: None,

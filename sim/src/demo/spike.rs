@@ -221,6 +221,7 @@ fn job(index: usize, replicas: u64, chips: u64, models: &[&str]) -> JobBody {
         replicas_min: None,
         replicas_max: None,
         lease_ttl: None,
+        on_node_loss: None,
         unfit: UnfitBody::Wait,
         labels: BTreeMap::from([("demo".to_owned(), "spike".to_owned())]),
         workload: None,

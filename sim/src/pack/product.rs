@@ -68,6 +68,7 @@ impl Product {
                 labels: BTreeMap::new(),
             },
             chips: (0..node.chips.len()).map(chip).collect::<anyhow::Result<_>>()?,
+            seen: Vec::new(),
         })
     }
 
@@ -111,6 +112,7 @@ impl Product {
             min_runtime: None,
             preemption_budget: None,
             lease_ttl: None,
+            on_node_loss: Default::default(),
             unfit: Unfit::Wait,
             labels: BTreeMap::new(),
             workload: None,

@@ -58,6 +58,8 @@ impl VirtualCluster {
             answers: Vec::new(),
         };
         let mut policy = Policy::default();
+        // Its nodes prove, and never confirm.
+        policy.bounds.start = None;
         change(&mut policy);
         virtual_cluster.round(vec![Command::TakeOver { epoch: 1 }, Command::ApplyPolicy(policy)])?;
         for node in 0..nodes {
@@ -165,6 +167,8 @@ impl VirtualCluster {
                 health: Vec::new(),
                 confirmed: Vec::new(),
                 vacant: Vec::new(),
+                refused: Vec::new(),
+                fenced: Vec::new(),
             });
             report.vacant.extend(placement.holds.iter().map(|hold| (hold.chip.clone(), lease, hold.epoch)));
         }
@@ -203,6 +207,7 @@ pub fn job(kind: Kind, priority: i32, replicas: u32, chips: u16) -> JobSpec {
         min_runtime: None,
         preemption_budget: None,
         lease_ttl: None,
+        on_node_loss: Default::default(),
         unfit: Unfit::Wait,
         labels: BTreeMap::new(),
         workload: None,
@@ -254,6 +259,7 @@ fn registration(node: usize, chips: u16) -> anyhow::Result<Command> {
             labels: BTreeMap::new(),
         },
         chips: (0..chips).map(facts).collect::<anyhow::Result<_>>()?,
+        seen: Vec::new(),
     })
 }
 
