@@ -3,6 +3,7 @@
 
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
+use crate::faults::Watching;
 use crate::logs::Logs;
 use crate::reading::NodeReading;
 use crate::session::Session;
@@ -64,6 +65,7 @@ pub struct Agent {
     pub(crate) wishing: Option<Wishing>,
     pub(crate) logs: Option<Logs>,
     pub(crate) weighing: Option<Weighing>,
+    pub(crate) watching: Option<Watching>,
     agent_id: Uuid,
 }
 
@@ -84,6 +86,7 @@ impl Agent {
             wishing: None,
             logs: None,
             weighing: None,
+            watching: None,
             agent_id: Uuid::new_v4(),
         }
     }
