@@ -42,7 +42,7 @@ pub struct CommandLine {
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
-    /// Where the daemon answers
+    /// Where the daemon answers; several, separated by commas, are asked in turn
     #[arg(long, env = "CHIPTIDE_AGENT_DAEMON", value_name = "URL")]
     daemon: Option<String>,
     /// Bearer token; better given in a file

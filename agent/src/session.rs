@@ -195,6 +195,7 @@ impl<'a> Session<'a> {
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("report", &error), &mut self.report_pause)?,
             None => {
+                self.agent.client.move_on();
                 self.agent.complaints.unanswered("report", "no answer in time");
                 self.report_pause.next()
             }
@@ -217,6 +218,7 @@ impl<'a> Session<'a> {
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("orders", &error), &mut self.poll_pause),
             None => {
+                self.agent.client.move_on();
                 self.agent.complaints.unanswered("orders", "no answer in time");
                 Ok(self.poll_pause.next())
             }

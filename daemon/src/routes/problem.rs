@@ -277,6 +277,12 @@ impl Refused {
         Refused::new(503, "too_many_readers", "Too many readers", detail)
     }
 
+    /// No daemon is known to lead, or the one that does cannot be reached: nothing was done.
+    pub fn no_leader() -> Refused {
+        let detail = "no daemon leads at this moment, or it cannot be reached; nothing was done, try again";
+        Refused::new(503, "no_leader", "Nobody leads", detail)
+    }
+
     /// The daemon cannot serve now.
     pub fn unavailable(detail: impl Into<String>) -> Refused {
         Refused::new(503, "unavailable", "The daemon cannot serve this now", detail)
