@@ -1,5 +1,6 @@
 //! Leadership: waiting for it, taking it, renewing it every third of its life.
 
+use crate::fault_point;
 use crate::role::{HELD, Leader, Role, TTL};
 use crate::store::leader::{self, Leadership};
 use crate::store::trouble::Trouble;
@@ -46,6 +47,7 @@ impl Seat {
             let tried = tokio::time::timeout(ANSWER_MAX, try_once(store, role, url, &mut connection)).await;
             match tried.unwrap_or(Err(StoreError::TooLate(ANSWER_MAX))) {
                 Ok(Some(leadership)) => {
+                    fault_point::reach("lead-taken");
                     tracing::info!(epoch = leadership.epoch, "took the lead");
                     let (store, role) = (store.clone(), role.clone());
                     return Seat { leadership, store, connection, holds_lock: true, role, taken };
@@ -103,6 +105,7 @@ impl Seat {
 
     async fn renew(&mut self) -> Result<()> {
         let leadership = self.leadership;
+        fault_point::reach("lead-before-renewing");
         leader::renew(self.connected().await?, leadership, TTL.as_secs_f64()).await?;
         if !self.holds_lock {
             let epoch = leadership.epoch;
@@ -145,6 +148,7 @@ async fn try_once(
     if !(alone || seen.expired) {
         return Ok(None);
     }
+    fault_point::reach("lead-before-taking");
     match leader::take_over(connection, store.instance(), url, alone, TTL.as_secs_f64()).await {
         // A leader that hangs in the middle of a round holds its row. It has had its time: its sessions are ended, which
         // undoes the round. One that is gone has left nothing that lasts.
