@@ -55,7 +55,8 @@ impl Load {
             self.note();
             acknowledged.push(Acknowledged { id: job.id, key: key.clone(), body });
             let done = DoneBody { outcome: DoneOutcome::Succeeded, reason: None };
-            let ended = repeat(&client, || client.job_done(job.id, &done, Some(&format!("{key}-done")))).await;
+            let done_key = format!("{key}-done");
+            let ended = repeat(&client, || client.job_done(job.id, &done, Some(&done_key))).await;
             ended.context("report a job done")?;
             self.note();
             sleep(PAUSE).await;

@@ -113,7 +113,9 @@ impl Pair {
     /// Leaves all data behind, and says where.
     pub(super) fn keep(&mut self) {
         self.database.keep();
-        self.daemons.iter_mut().for_each(|daemon| drop(daemon.keep_dir()));
+        for daemon in &mut self.daemons {
+            daemon.keep_dir();
+        }
         eprintln!("kept {}", self.ground.display());
     }
 }
