@@ -3,6 +3,7 @@
 
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
+use crate::faults::Watching;
 use crate::fence::Fences;
 use crate::host;
 use crate::logs::Logs;
@@ -66,6 +67,7 @@ pub struct Agent {
     pub(crate) wishing: Option<Wishing>,
     pub(crate) logs: Option<Logs>,
     pub(crate) weighing: Option<Weighing>,
+    pub(crate) watching: Option<Watching>,
     agent_id: Uuid,
 }
 
@@ -86,6 +88,7 @@ impl Agent {
             wishing: None,
             logs: None,
             weighing: None,
+            watching: None,
             agent_id: Uuid::new_v4(),
         }
     }

@@ -7,6 +7,7 @@ use crate::standing::Standing;
 use crate::state::Grant;
 use crate::telling::Telling;
 use crate::work::View;
+use chiptide_api::fault::FaultBody;
 use chiptide_api::node::{ChipBody, HealthBody, OrdersView, RegisterView, ReportBody, VacantBody};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub struct Dialogue {
     /// What the last accepted report told, and what the one in flight tells.
     told: Option<Telling>,
     telling: Option<Telling>,
+    /// Faults of the chips, as they are to be told.
+    faults: Vec<FaultBody>,
     /// When the next report is due, and before when none may go (after a failure).
     due: Instant,
     not_before: Instant,
@@ -73,6 +76,7 @@ impl Dialogue {
             seen: None,
             told: None,
             telling: None,
+            faults: Vec::new(),
             due: now,
             not_before: now,
         }
@@ -111,7 +115,7 @@ impl Dialogue {
         work: Option<&View>,
         now: Instant,
     ) -> Option<ReportBody> {
-        let telling = Telling::of(reading, standing, work);
+        let telling = Telling::of(reading, standing, work, self.faults.clone());
         let urgent = self.told.as_ref().is_none_or(|told| telling.adds_to(told));
         if now < self.not_before || (now < self.due && !urgent) {
             return None;
@@ -127,11 +131,22 @@ impl Dialogue {
             refused: telling.refused.clone(),
             fenced: Vec::new(),
             work: telling.work.clone(),
+            faults: telling.faults.clone(),
             orders_seen: self.revision().map(str::to_owned),
         };
         self.telling = Some(telling);
         self.due = now + self.every;
         Some(body)
+    }
+
+    /// What is to be told of faults from now on.
+    pub fn tell_faults(&mut self, faults: Vec<FaultBody>) {
+        self.faults = faults;
+    }
+
+    /// What the report in flight tells of faults.
+    pub fn faults_in_flight(&self) -> &[FaultBody] {
+        self.telling.as_ref().map_or(&[], |telling| &telling.faults)
     }
 
     /// Something else than what reports tell makes the next one due.

@@ -6,12 +6,14 @@ use crate::agent::Agent;
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
 use crate::dialogue::{BURST, Dialogue, Received};
+use crate::faults;
 use crate::host;
 use crate::reading::NodeReading;
 use crate::wishing::{self, Wishing};
 use chiptide_api::ClientError;
 use chiptide_api::node::{OrdersView, RegisterView, ReportView};
-use chiptide_model::Millis;
+use chiptide_model::{Millis, Timestamp};
+use chrono::Utc;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -81,6 +83,8 @@ impl<'a> Session<'a> {
             }
             self.agent.mind_work(&reading, self.dialogue.is_informed());
             self.agent.weigh(&reading, self.dialogue.is_informed());
+            self.agent.watch(&reading, Timestamp(Utc::now().timestamp_millis()), self.dialogue.is_informed());
+            self.dialogue.tell_faults(self.agent.faults());
             self.mind_fences();
             if report.is_none() {
                 report = self.report_if_due(&reading);
@@ -107,6 +111,7 @@ impl<'a> Session<'a> {
                     Ok(())
                 }
                 () = wishing::changed(&mut self.agent.work) => Ok(()),
+                () = faults::seen(&mut self.agent.watching) => Ok(()),
                 () = sleep_until(wake), if report.is_none() => Ok(()),
                 () = fence_due(self.agent.wishing.as_ref()) => Ok(()),
             };
@@ -175,6 +180,7 @@ impl<'a> Session<'a> {
                         info!(node = %self.agent.config.node, lease = %proof.lease, chip = %proof.chip,
                             epoch = proof.epoch, "proven vacant");
                     }
+                    self.agent.told_faults(self.dialogue.faults_in_flight());
                     self.report_pause.reset();
                     self.dialogue.on_accepted(Instant::now());
                     return Ok(());

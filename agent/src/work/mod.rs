@@ -14,7 +14,7 @@ mod ladder;
 mod launch;
 mod output;
 mod outputs;
-mod procs;
+pub(crate) mod procs;
 mod record;
 mod replica;
 mod wish;
