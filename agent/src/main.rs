@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::fault_point;
 use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
@@ -24,6 +25,7 @@ const SIGHTINGS_MAX: usize = 256;
 const MISSED_ROUNDS: u32 = 5;
 
 fn main() -> ExitCode {
+    fault_point::set_up();
     // The guardian of a workload is this binary too; it needs nothing of what follows.
     let mut arguments = std::env::args_os().skip(1);
     if let (Some(flag), Some(folder), None) = (arguments.next(), arguments.next(), arguments.next())

@@ -42,9 +42,8 @@ pub fn of(mut world: World) -> World {
 pub fn forget(world: &mut World, rules: Rules) {
     let copies = *world;
     for n in NODES {
-        let any = |matters: &dyn Fn(Hold) -> bool| {
-            ledgers(&copies).any(|ledger| ledger.rows[n].hold.is_some_and(matters))
-        };
+        let any =
+            |matters: &dyn Fn(Hold) -> bool| ledgers(&copies).any(|ledger| ledger.rows[n].hold.is_some_and(matters));
         for place in &mut world.nodes[n].letters {
             let matters = |fact: Fact| match fact {
                 Fact::Vacant(..) if !rules.has(Rule::ProofNamesLease) => true,
@@ -283,4 +282,3 @@ fn number_leaders(world: &mut World) {
     world.before.iter_mut().for_each(|before| number(&mut before.leader.epoch));
     number(&mut world.ledger.leader.epoch);
 }
-
