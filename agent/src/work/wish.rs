@@ -106,6 +106,11 @@ impl ReplicaView {
 }
 
 impl View {
+    /// The view of a keeper that has heeded `heeded`, knows these replicas, and has taken no lease's work down.
+    pub fn of(heeded: u64, replicas: BTreeMap<Key, ReplicaView>) -> View {
+        View { heeded, replicas, ladders: BTreeMap::new() }
+    }
+
     /// What to report.
     pub(crate) fn reports(&self) -> Vec<WorkReport> {
         let report = |(key, replica): (&Key, &ReplicaView)| {
