@@ -156,7 +156,7 @@ impl Draft<'_> {
     fn checkpoint(&mut self, id: LeaseId, step: Option<u64>, leave: bool) -> Result<Ack, Refusal> {
         let lease = self.live_lease(id)?;
         let (job, under_notice) = (lease.job, !lease.is_active());
-        self.emit(Event::JobCheckpointed { job, step });
+        self.emit(Event::JobCheckpointed { job, step, under_notice: under_notice.then_some(id) });
         if leave && under_notice { self.release(id, false) } else { Ok(Ack::Lease(id)) }
     }
 

@@ -173,6 +173,9 @@ pub enum Event {
         /// The step of its work that was saved, as its holder counts them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<u64>,
+        /// The lease it was told under, where that is being taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        under_notice: Option<LeaseId>,
     },
     /// The work of a lease is over, or part of it has failed.
     WorkEnded {

@@ -55,7 +55,7 @@ impl Commit {
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
         commit.evictions = evictions::among(after, touched, &events);
-        commit.eviction_steps = eviction_steps::among(after, touched, commit.first_seq, &events);
+        commit.eviction_steps = eviction_steps::among(touched, commit.first_seq, &events);
         commit.work_ends = work_ends::among(after, touched, &events);
         commit.queues = after.queue_past(touched);
         let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());

@@ -2,8 +2,8 @@
 //! when somebody asks for one job or lease.
 
 use super::{Result, StoreError, column, moment, signed, unsigned};
-use chiptide_allocator::{Cluster, Touched};
-use chiptide_model::{Event, JobId, JobState, LeaseId, LeaseState, NodeId, Quarantine, Timestamp};
+use chiptide_allocator::Touched;
+use chiptide_model::{Event, JobId, LeaseId, LeaseState, NodeId, Quarantine, Timestamp};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -45,11 +45,10 @@ pub struct LastEviction {
 }
 
 /// The steps among the events of a round, of which the first has this number.
-pub fn among(after: &Cluster, touched: &Touched, first_seq: u64, events: &[(Timestamp, Event)]) -> Numbered {
+pub fn among(touched: &Touched, first_seq: u64, events: &[(Timestamp, Event)]) -> Numbered {
     let numbered = (first_seq..).zip(events);
-    let mut found: Numbered = numbered
-        .flat_map(|(seq, (at, event))| of(after, *at, event).into_iter().map(move |step| (seq, step)))
-        .collect();
+    let mut found: Numbered =
+        numbered.flat_map(|(seq, (at, event))| of(*at, event).into_iter().map(move |step| (seq, step))).collect();
     let was_taken = |state: &LeaseState| matches!(state, LeaseState::Ended { cause, .. } if cause.gives_notice());
     if let Some((at, _)) = events.last() {
         let last = first_seq + events.len() as u64 - 1;
@@ -59,7 +58,7 @@ pub fn among(after: &Cluster, touched: &Touched, first_seq: u64, events: &[(Time
     found
 }
 
-fn of(after: &Cluster, at: Timestamp, event: &Event) -> Vec<StepRow> {
+fn of(at: Timestamp, event: &Event) -> Vec<StepRow> {
     let with = |lease: &LeaseId, step: &str, detail| vec![StepRow { detail, ..StepRow::new(*lease, step, at) }];
     match event {
         Event::LeaseRevoked { lease, deadline, .. } => {
@@ -68,12 +67,9 @@ fn of(after: &Cluster, at: Timestamp, event: &Event) -> Vec<StepRow> {
         Event::LeaseExtended { lease, reason, .. } => {
             with(lease, "extension", Some(reason.clone()).filter(|said| !said.is_empty()))
         }
-        Event::JobCheckpointed { job, step } => match after.job(*job).map(|job| &job.state) {
-            Some(JobState::Preempting { lease, .. }) => {
-                with(lease, "checkpoint", step.map(|step| format!("step {step}")))
-            }
-            _ => Vec::new(),
-        },
+        Event::JobCheckpointed { under_notice: Some(lease), step, .. } => {
+            with(lease, "checkpoint", step.map(|step| format!("step {step}")))
+        }
         Event::LadderClimbed { lease, node, steps } => {
             let row = |taken: &chiptide_model::LadderStep| StepRow {
                 node: Some(node.clone()),
