@@ -400,6 +400,13 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_was_to_be_vacated_is_never_carried_again() {
+        let live = told(vec![lease(1, "c0", 6)], vec![]);
+        let (standing, confirmed) = confirms([live.clone(), told(vec![], vec![vacate(1, "c0", 6)]), live]);
+        assert!(confirmed.is_empty() && standing.refused().len() == 1, "said by a daemon that was deposed meanwhile");
+    }
+
+    #[test]
     fn an_agent_that_starts_again_knows_old_from_live() {
         let shared = told(vec![lease(1, "c0", 5), lease(2, "c0", 6)], vec![]);
         let (before, _) = confirms([shared.clone()]);

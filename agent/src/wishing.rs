@@ -104,6 +104,17 @@ impl Wishing {
         run == 0 || since.is_some_and(|since| replica.chips.is_empty() || reading.taken > since)
     }
 
+    /// Whether work that no order accounts for may be on one of these chips, or is about to be: a database that lost a
+    /// commit may have forgotten a grant, and no reading lists a process that has not used its chip yet.
+    fn may_others_be_on(&self, standing: &Standing, chips: &[String]) -> bool {
+        let is_live = |lease: Uuid| standing.orders().leases.iter().any(|order| order.lease == lease);
+        let about_to = |chip: &String| {
+            let mut wanted = self.last_wanted.iter().filter(|(_, last)| self.view.heeded <= **last);
+            wanted.any(|((lease, on), _)| on == chip && !is_live(*lease))
+        };
+        chips.iter().any(|chip| self.view.may_others_be_on(chip, is_live) || about_to(chip))
+    }
+
     fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {
         let fresh = standing.orders().leases.iter().filter(|order| standing.is_fresh(order));
         let leases = fresh.filter_map(|order| Some((order.lease, self.wanted(standing, order, reading)?)));
@@ -120,6 +131,7 @@ impl Wishing {
             before.is_some_and(|before| before.contains(&replica.rank))
                 || self.is_after_past_runs(order.lease, work.run, replica, reading)
                     && standing.may_start(order, &replica.chips, reading)
+                    && !self.may_others_be_on(standing, &replica.chips)
         };
         Some(WantedLease {
             job: order.job,

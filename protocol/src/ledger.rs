@@ -236,7 +236,9 @@ impl Ledger {
             return None;
         }
         let claimed = NODES.map(|n| self.rows[n].claim == Some(job));
-        if claimed != [false, false] && claimed != chips && (whole || NODES.into_iter().any(|n| chips[n] && !claimed[n]))
+        if claimed != [false, false]
+            && claimed != chips
+            && (whole || NODES.into_iter().any(|n| chips[n] && !claimed[n]))
         {
             return None;
         }

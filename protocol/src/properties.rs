@@ -41,10 +41,13 @@ fn one_lease_a_chip(world: &World) -> bool {
 /// After a failover the work of a forgotten grant may still be ending while its chip's next lease is confirmed; that
 /// lease's own work waits for it (I1).
 fn only_the_holder(world: &World) -> bool {
-    world.failed_over || NODES.into_iter().all(|n| match world.ledger.rows[n].hold {
-        Some(hold) if hold.confirmed && !hold.ended => world.nodes[n].running().all(|proc| proc.lease == hold.lease),
-        _ => true,
-    })
+    world.failed_over
+        || NODES.into_iter().all(|n| match world.ledger.rows[n].hold {
+            Some(hold) if hold.confirmed && !hold.ended => {
+                world.nodes[n].running().all(|proc| proc.lease == hold.lease)
+            }
+            _ => true,
+        })
 }
 
 fn epochs_grow(world: &World) -> bool {
@@ -63,9 +66,13 @@ fn whole_gangs(protocol: &Protocol, world: &World) -> bool {
     JOBS.into_iter().filter(|job| is_gang(*job)).all(|job| match world.ledger.jobs[usize::from(job)].lease() {
         Some(lease) => world.ledger.rows.iter().all(|row| live(row, lease)),
         None => true,
-    }) && world.ledger.rows.iter().filter_map(|row| row.hold).filter(|hold| !hold.ended && is_gang(hold.job)).all(
-        |hold| world.ledger.rows.iter().all(|row| live(row, hold.lease)),
-    )
+    }) && world
+        .ledger
+        .rows
+        .iter()
+        .filter_map(|row| row.hold)
+        .filter(|hold| !hold.ended && is_gang(hold.job))
+        .all(|hold| world.ledger.rows.iter().all(|row| live(row, hold.lease)))
 }
 
 fn jobs_are_accounted(world: &World) -> bool {
