@@ -3,6 +3,7 @@
 
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
+use crate::faults::Watching;
 use crate::logs::Logs;
 use crate::reading::NodeReading;
 use crate::session::Session;
@@ -11,7 +12,7 @@ use crate::state::{StateDir, StateError};
 use crate::weighing::Weighing;
 use crate::wishing::Wishing;
 use crate::work::Work;
-use chiptide_api::node::{ChipBody, HealthBody, OrdersView, RegisterBody, RegisterView};
+use chiptide_api::node::{OrdersView, RegisterBody, RegisterView};
 use chiptide_api::{Client, ClientError};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -60,9 +61,11 @@ pub struct Agent {
     pub(crate) complaints: Complaints,
     pub(crate) source_ended: bool,
     state: Option<StateDir>,
+    pub(crate) work: Option<Work>,
     pub(crate) wishing: Option<Wishing>,
     pub(crate) logs: Option<Logs>,
     pub(crate) weighing: Option<Weighing>,
+    pub(crate) watching: Option<Watching>,
     agent_id: Uuid,
 }
 
@@ -79,9 +82,11 @@ impl Agent {
             standing: Standing::default(),
             source_ended: false,
             state: None,
+            work: None,
             wishing: None,
             logs: None,
             weighing: None,
+            watching: None,
             agent_id: Uuid::new_v4(),
         }
     }
@@ -95,9 +100,10 @@ impl Agent {
     }
 
     /// This agent, running the workloads of its leases. Without, leases are carried and whoever holds them runs the work.
-    pub fn running(mut self, work: Work) -> Agent {
+    pub fn running(mut self, mut work: Work) -> Agent {
         self.logs = Some(Logs::new(work.outputs()));
-        self.wishing = Some(Wishing::new(work));
+        self.wishing = Some(Wishing::new(work.view()));
+        self.work = Some(work);
         self
     }
 
@@ -136,9 +142,9 @@ impl Agent {
     async fn live(&mut self) -> Infallible {
         let mut pause = Backoff::default();
         loop {
-            let (told, facts) = self.register().await;
+            let (told, registered) = self.register().await;
             let begun = Instant::now();
-            Session::new(self, told, facts).serve().await;
+            Session::new(self, &told, &registered).serve().await;
             match begun.elapsed() < SHORT_SESSION {
                 true => sleep(pause.next()).await,
                 false => pause.reset(),
@@ -146,8 +152,8 @@ impl Agent {
         }
     }
 
-    /// Registers, however long that takes. Answers the session and the facts it was told.
-    async fn register(&mut self) -> (RegisterView, Vec<ChipBody>) {
+    /// Registers, however long that takes. Answers the session and the reading it was told.
+    async fn register(&mut self) -> (RegisterView, NodeReading) {
         let mut pause = Backoff::default();
         loop {
             let reading = self.reading();
@@ -158,7 +164,7 @@ impl Agent {
                     self.complaints.answered();
                     let (node, chips) = (&self.config.node, body.chips.len());
                     info!(%node, session = %told.session, chips, every = %told.report_every, "registered");
-                    return (told, facts(&reading));
+                    return (told, reading);
                 }
                 Ok(Err(error)) => self.after_refused_registration(&error, &mut pause),
                 Err(_) => {
@@ -172,7 +178,7 @@ impl Agent {
 
     fn after_refused_registration(&mut self, error: &ClientError, pause: &mut Backoff) -> Duration {
         match self.complaints.judge("register", error) {
-            Verdict::Retry => pause.next(),
+            Verdict::Retry(told) => pause.next_told(told),
             Verdict::Refused | Verdict::Register => pause.slow(),
         }
     }
@@ -202,11 +208,6 @@ impl Agent {
         let stale = self.config.stale_after.and_then(|limit| reading.gone_stale(Instant::now(), limit));
         stale.unwrap_or(reading)
     }
-}
-
-/// What a reading says of its chips that only a registration can tell: everything but health.
-pub(crate) fn facts(reading: &NodeReading) -> Vec<ChipBody> {
-    reading.chips.iter().map(|now| ChipBody { health: HealthBody::Healthy, ..now.chip.clone() }).collect()
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

@@ -3,6 +3,7 @@
 use crate::state::StateError;
 use chiptide_api::ClientError;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tracing::{error, info, warn};
 
 /// What a failed call asks for.
@@ -10,8 +11,8 @@ use tracing::{error, info, warn};
 pub(crate) enum Verdict {
     /// The daemon does not know this session: register again.
     Register,
-    /// It may work soon: keep the session, try again with backoff.
-    Retry,
+    /// It may work soon: keep the session, try again with backoff, not before the time the daemon asks for.
+    Retry(Option<Duration>),
     /// Trying soon will not help: keep the session, try again slowly.
     Refused,
 }
@@ -40,7 +41,7 @@ impl Complaints {
                 }
                 _ if problem.status >= 500 || problem.status == 429 => {
                     self.unanswered(call, &problem.to_string());
-                    Verdict::Retry
+                    Verdict::Retry(problem.retry_after)
                 }
                 code => {
                     if self.said.insert(code.to_owned()) {
@@ -57,7 +58,7 @@ impl Complaints {
             }
             ClientError::Unreachable { .. } | ClientError::Unexpected { .. } => {
                 self.unanswered(call, &error.to_string());
-                Verdict::Retry
+                Verdict::Retry(None)
             }
         }
     }
@@ -99,7 +100,7 @@ mod tests {
     fn refusal(status: u16, code: &str) -> ClientError {
         let (kind, title) = (format!("/problems/{code}"), code.to_owned());
         let (code, detail) = (code.to_owned(), String::new());
-        ClientError::Refused(Box::new(Problem { kind, title, status, code, detail, field: None }))
+        ClientError::Refused(Box::new(Problem { kind, title, status, code, detail, field: None, retry_after: None }))
     }
 
     #[test]
@@ -108,8 +109,8 @@ mod tests {
         assert_eq!(complaints.judge("report", &refusal(404, "node_not_registered")), Verdict::Register);
         assert_eq!(complaints.judge("report", &refusal(409, "stale_session")), Verdict::Register);
         assert_eq!(complaints.judge("report", &refusal(401, "unauthorized")), Verdict::Refused);
-        assert_eq!(complaints.judge("report", &refusal(503, "not_leading")), Verdict::Retry);
+        assert_eq!(complaints.judge("report", &refusal(503, "not_leading")), Verdict::Retry(None));
         let page = ClientError::Unexpected { status: 502, detail: "<html>".into() };
-        assert_eq!(complaints.judge("report", &page), Verdict::Retry);
+        assert_eq!(complaints.judge("report", &page), Verdict::Retry(None));
     }
 }

@@ -100,6 +100,18 @@ pub struct Given {
     /// Run although there is no driver
     #[arg(long, env = "CHIPTIDE_AGENT_ALLOW_NO_CHIPS", num_args = 0..=1, default_missing_value = "true")]
     allow_no_chips: Option<bool>,
+    /// The kernel's log, read for XIDs; an empty path reads none
+    #[arg(long, env = "CHIPTIDE_AGENT_KMSG", value_name = "FILE")]
+    kmsg: Option<PathBuf>,
+    /// Table of XIDs that replaces rows of the built-in one
+    #[arg(long, env = "CHIPTIDE_AGENT_XID_TABLE", value_name = "FILE")]
+    xid_table: Option<PathBuf>,
+    /// What to do about processes that no live lease accounts for
+    #[arg(long, env = "CHIPTIDE_AGENT_FOREIGN_PROCESSES")]
+    foreign_processes: Option<ForeignPolicy>,
+    /// What ends a fault: class=readings/time,class=readings/time
+    #[arg(long, env = "CHIPTIDE_AGENT_CLEAN", value_parser = parse_labels)]
+    clean: Option<BTreeMap<String, String>>,
     /// How often to look at the chips
     #[arg(long, env = "CHIPTIDE_AGENT_SAMPLE_EVERY", value_name = "DURATION")]
     sample_every: Option<Millis>,
@@ -122,6 +134,16 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// What is done about processes that no live lease accounts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignPolicy {
+    /// They are named, and their chip is not granted while they are there.
+    Report,
+    /// They are told to go, too.
+    Evict,
 }
 
 /// The configuration in force.
@@ -161,6 +183,14 @@ pub struct Config {
     pub nvml_library: Option<PathBuf>,
     /// Whether to run without a driver.
     pub allow_no_chips: bool,
+    /// The kernel's log; none where it is empty.
+    pub kmsg: PathBuf,
+    /// Table of XIDs that replaces rows of the built-in one.
+    pub xid_table: Option<PathBuf>,
+    /// What to do about foreign processes.
+    pub foreign_processes: ForeignPolicy,
+    /// What ends a fault, by class, where that is not the default.
+    pub clean: BTreeMap<String, String>,
     /// How often to look at the chips.
     pub sample_every: Millis,
     /// How long a chip may take to answer.
@@ -202,6 +232,10 @@ impl Given {
             output_max_mib: self.output_max_mib.or(below.output_max_mib),
             nvml_library: self.nvml_library.or(below.nvml_library),
             allow_no_chips: self.allow_no_chips.or(below.allow_no_chips),
+            kmsg: self.kmsg.or(below.kmsg),
+            xid_table: self.xid_table.or(below.xid_table),
+            foreign_processes: self.foreign_processes.or(below.foreign_processes),
+            clean: self.clean.or(below.clean),
             sample_every: self.sample_every.or(below.sample_every),
             read_deadline: self.read_deadline.or(below.read_deadline),
             report_every: self.report_every.or(below.report_every),
@@ -256,6 +290,10 @@ impl Config {
             output_max_mib: given.output_max_mib.with_context(key("output_max_mib"))?,
             nvml_library: given.nvml_library,
             allow_no_chips: given.allow_no_chips.unwrap_or(false),
+            kmsg: given.kmsg.with_context(key("kmsg"))?,
+            xid_table: given.xid_table,
+            foreign_processes: given.foreign_processes.unwrap_or(ForeignPolicy::Report),
+            clean: given.clean.unwrap_or_default(),
             sample_every,
             read_deadline: read_deadline.with_context(key("read_deadline"))?,
             report_every: given.report_every,
@@ -302,8 +340,11 @@ impl Config {
         if let Some(domain) = &self.link_domain {
             line("link_domain", quoted(domain));
         }
-        let labels = self.labels.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
-        line("labels", format!("{{ {} }}", labels.collect::<Vec<_>>().join(", ")));
+        let table = |pairs: &BTreeMap<String, String>| {
+            let pairs = pairs.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+        };
+        line("labels", table(&self.labels));
         line("state_dir", quoted(&self.state_dir.display().to_string()));
         if let Some(user) = &self.workload_user {
             line("workload_user", quoted(user));
@@ -320,6 +361,13 @@ impl Config {
             line("nvml_library", quoted(&library.display().to_string()));
         }
         line("allow_no_chips", self.allow_no_chips.to_string());
+        line("kmsg", quoted(&self.kmsg.display().to_string()));
+        if let Some(table) = &self.xid_table {
+            line("xid_table", quoted(&table.display().to_string()));
+        }
+        let evict = self.foreign_processes == ForeignPolicy::Evict;
+        line("foreign_processes", quoted(if evict { "evict" } else { "report" }));
+        line("clean", table(&self.clean));
         line("sample_every", quoted(&self.sample_every.to_string()));
         line("read_deadline", quoted(&self.read_deadline.to_string()));
         if let Some(every) = self.report_every {

@@ -8,9 +8,17 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The vendor's own services, which keep nodes open and never work on them.
-const SERVICES: [&str; 6] =
-    ["nvidia-persistenced", "nv-hostengine", "nvidia-smi", "dcgm-exporter", "nv-fabricmanager", "nvidia-powerd"];
+/// The vendor's own services, and display servers, which keep nodes open and never do anybody's work on them.
+const SERVICES: [&str; 8] = [
+    "nvidia-persistenced",
+    "nv-hostengine",
+    "nvidia-smi",
+    "dcgm-exporter",
+    "nv-fabricmanager",
+    "nvidia-powerd",
+    "Xorg",
+    "Xwayland",
+];
 
 /// The first process never works on a chip, and some systems let nobody look at it.
 const INIT: u32 = 1;
@@ -94,6 +102,11 @@ fn still_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a process is one of the services that are let be.
+pub(crate) fn is_service_pid(pid: u32) -> bool {
+    is_service(Path::new(&format!("/proc/{pid}")))
 }
 
 fn is_service(process: &Path) -> bool {

@@ -9,6 +9,8 @@ pub mod agent;
 mod backoff;
 mod complaints;
 pub mod config;
+pub mod dialogue;
+pub mod faults;
 pub mod holders;
 pub mod host;
 pub mod idle;
@@ -25,7 +27,7 @@ pub mod state;
 mod telling;
 pub mod vacancy;
 mod weighing;
-mod wishing;
+pub mod wishing;
 pub mod work;
 
 pub use agent::{Agent, NodeConfig};

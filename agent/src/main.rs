@@ -1,7 +1,8 @@
 //! `chiptide-agent`: reads this machine's chips and runs the node's agent until it is told to stop.
 
 use anyhow::Context;
-use chiptide_agent::config::{CommandLine, Config, LogFormat};
+use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
 use chiptide_agent::work::{Bounds, Containment, User, guard};
@@ -12,11 +13,13 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 /// How often to sample while something is to be proven vacant, at first.
 const HURRIED: Duration = Duration::from_millis(20);
+/// So many sightings of XIDs may wait; a flood beyond is counted.
+const SIGHTINGS_MAX: usize = 256;
 /// A source that misses this many rounds in a row is stuck.
 const MISSED_ROUNDS: u32 = 5;
 
@@ -88,10 +91,24 @@ fn stopped(signal: &str) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> anyhow::Result<()> {
+    let (boot_id, rules) = (host::boot_id()?, CleanRules::with(&config.clean)?);
+    let table = xid_table(config)?;
+    let foreign = match config.foreign_processes {
+        ForeignPolicy::Report => ForeignProcesses::Report,
+        ForeignPolicy::Evict => ForeignProcesses::Evict(Duration::from_millis(config.kill_after.0)),
+    };
+    let (seeing, sightings) = mpsc::channel(SIGHTINGS_MAX);
+    if let Some(nvml) = chips.nvml {
+        nvml::listen(nvml, seeing.clone()).context("start listening to the driver's events")?;
+    }
+    if !config.kmsg.as_os_str().is_empty() {
+        kmsg::start(&config.kmsg, seeing.clone()).context("start reading the kernel's log")?;
+    }
+    drop(seeing);
     let client = Client::new(&config.daemon, &config.token()?).context("make a client")?;
     let node = NodeConfig {
         node: config.node.clone(),
-        boot_id: host::boot_id()?,
+        boot_id: boot_id.clone(),
         cpu_milli: config.cpu_milli,
         memory_mib: config.memory_mib,
         rack: config.rack.clone(),
@@ -105,12 +122,20 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
     let work =
         tokio::task::spawn_blocking(|| Work::start(options)).await.context("start the keeper of workloads")??;
     let agent = Agent::new(node, client, chips.readings.clone()).remembering(state)?.running(work);
-    let agent = agent.weighing(DeviceNodes::of_machine(), state_dir);
+    let agent = agent.weighing(DeviceNodes::of_machine(), state_dir.clone());
+    let agent = agent.watching(Watching::new(table, rules, &boot_id, state_dir, sightings, foreign));
     tokio::spawn(pace.follow(agent.orders()));
     info!(node = %config.node, daemon = %config.daemon, "starting");
     let (_never, stop) = watch::channel(false);
     agent.run(stop).await;
     Ok(())
+}
+
+fn xid_table(config: &Config) -> anyhow::Result<XidTable> {
+    let shipped = XidTable::shipped().context("read the built-in table of XIDs")?;
+    let Some(file) = &config.xid_table else { return Ok(shipped) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    shipped.overridden(&text).with_context(|| format!("read {}", file.display()))
 }
 
 fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Result<WorkOptions> {
@@ -139,6 +164,8 @@ fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Res
 struct Chips {
     readings: watch::Receiver<NodeReading>,
     stale_after: Option<Duration>,
+    /// The driver, where there is one.
+    nvml: Option<&'static nvml::Nvml>,
     /// Of a node without chips: it must outlive the agent, or the agent takes its source for dead.
     _none: Option<watch::Sender<NodeReading>>,
 }
@@ -148,12 +175,14 @@ impl Chips {
         let deadline = Duration::from_millis(config.read_deadline.0);
         let stale_after = Duration::from_millis(config.sample_every.0).max(deadline) * MISSED_ROUNDS;
         match nvml::start(NvmlOptions { library: config.nvml_library.clone(), pace, deadline }) {
-            Ok(readings) => Ok(Chips { readings, stale_after: Some(stale_after), _none: None }),
+            Ok((nvml, readings)) => {
+                Ok(Chips { readings, stale_after: Some(stale_after), nvml: Some(nvml), _none: None })
+            }
             Err(error) if config.allow_no_chips => {
                 warn!("running without chips: {error}");
                 let none = NodeReading { taken: tokio::time::Instant::now(), driver_version: None, chips: Vec::new() };
                 let (sender, readings) = watch::channel(none);
-                Ok(Chips { readings, stale_after: None, _none: Some(sender) })
+                Ok(Chips { readings, stale_after: None, nvml: None, _none: Some(sender) })
             }
             Err(error) => Err(error).context("read chips (a node without any needs --allow-no-chips)"),
         }

@@ -1,6 +1,7 @@
 //! What a chip source knows of its node at one moment. A source publishes readings through a `watch` channel; the agent
 //! takes the newest. This module only holds values: sampling is the source's job, judging is `orders` and `vacancy`.
 
+use crate::faults::Signs;
 use chiptide_api::chip::Reading;
 use chiptide_api::node::{ChipBody, ChipReport, HealthBody};
 use std::collections::BTreeMap;
@@ -61,12 +62,19 @@ pub struct ChipNow {
     pub reading: Reading,
     /// Which lease each listed process (by pid) belongs to, where that is known.
     pub owners: BTreeMap<u32, Uuid>,
+    /// What the driver holds against it.
+    pub signs: Signs,
 }
 
 impl ChipNow {
     /// A chip of which nothing could be read but its earlier `facts`.
     pub fn blank(facts: ChipBody, detail: &str) -> ChipNow {
         let health = HealthBody::Unreadable { detail: detail.to_owned() };
-        ChipNow { chip: ChipBody { health, ..facts }, reading: Reading::default(), owners: BTreeMap::new() }
+        ChipNow {
+            chip: ChipBody { health, ..facts },
+            reading: Reading::default(),
+            owners: BTreeMap::new(),
+            signs: Signs::default(),
+        }
     }
 }

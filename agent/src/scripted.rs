@@ -1,5 +1,6 @@
 //! Small makers of readings and orders for this crate's unit tests.
 
+use crate::faults::Signs;
 use crate::{ChipNow, NodeReading};
 use chiptide_api::chip::{ChipProcess, Reading};
 use chiptide_api::node::{ChipBody, ChipOrder, HealthBody, LeaseOrder, VacateOrder};
@@ -22,7 +23,7 @@ pub(crate) fn chip(id: &str) -> ChipNow {
         health: HealthBody::Healthy,
     };
     let reading = Reading { processes: Some(Vec::new()), ..Reading::default() };
-    ChipNow { chip, reading, owners: BTreeMap::new() }
+    ChipNow { chip, reading, owners: BTreeMap::new(), signs: Signs::default() }
 }
 
 impl ChipNow {

@@ -3,6 +3,7 @@
 use crate::reading::NodeReading;
 use crate::standing::Standing;
 use crate::work::View;
+use chiptide_api::fault::FaultBody;
 use chiptide_api::node::{HealthBody, RefusedBody, VacantBody};
 use chiptide_api::work::WorkReport;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +22,19 @@ pub(crate) struct Telling {
     pub(crate) refused: Vec<RefusedBody>,
     /// How the workloads are.
     pub(crate) work: Vec<WorkReport>,
+    /// Faults of the chips.
+    pub(crate) faults: Vec<FaultBody>,
 }
 
 impl Telling {
     /// What is to be told now. `work` is what the keeper knows, where there is one: then a lease with a workload is carried
     /// only once that has been started.
-    pub(crate) fn of(reading: &NodeReading, standing: &Standing, work: Option<&View>) -> Telling {
+    pub(crate) fn of(
+        reading: &NodeReading,
+        standing: &Standing,
+        work: Option<&View>,
+        faults: Vec<FaultBody>,
+    ) -> Telling {
         let health = reading.chips.iter().map(|now| (now.chip.id.clone(), discriminant(&now.chip.health))).collect();
         Telling {
             health,
@@ -34,6 +42,7 @@ impl Telling {
             vacant: standing.vacant(reading),
             refused: standing.refused(),
             work: work.map(View::reports).unwrap_or_default(),
+            faults,
         }
     }
 
@@ -43,6 +52,7 @@ impl Telling {
             || self.confirmed.iter().any(|lease| !told.confirmed.contains(lease))
             || self.vacant.iter().any(|proof| !told.vacant.contains(proof))
             || self.work.iter().any(|work| !told.work.contains(work))
+            || self.faults.iter().any(|fault| !told.faults.contains(fault))
             || self.refused.iter().any(|grant| !told.refused.contains(grant))
     }
 }

@@ -1,7 +1,7 @@
-//! From orders to what the keeper of workloads is to do, and from what it knows to what may be proven.
+//! From orders to what the keeper of workloads is to do, and from what it knows to what may be proven. Pure, but for the
+//! few lines at the end that put it to work.
 
 use crate::agent::Agent;
-use crate::host;
 use crate::reading::NodeReading;
 use crate::standing::Standing;
 use crate::work::{View, WantedLease, Wish, Work};
@@ -13,9 +13,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The agent's end of its node's workloads.
-#[derive(Debug)]
-pub(crate) struct Wishing {
-    work: Work,
+#[derive(Clone, Debug, Default)]
+pub struct Wishing {
     view: View,
     wish: Wish,
     /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
@@ -26,32 +25,19 @@ pub(crate) struct Wishing {
 }
 
 impl Wishing {
-    pub(crate) fn new(mut work: Work) -> Wishing {
-        let view = work.view();
-        Wishing {
-            work,
-            view,
-            wish: Wish::default(),
-            last_wanted: BTreeMap::new(),
-            deadlines: BTreeMap::new(),
-            past: BTreeMap::new(),
-        }
+    /// Of a node whose keeper knows this.
+    pub fn new(view: View) -> Wishing {
+        Wishing { view, ..Wishing::default() }
     }
 
     /// What the keeper knew when it was last asked.
-    pub(crate) fn view(&self) -> &View {
+    pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Waits until the keeper knows something else.
-    pub(crate) async fn changed(&mut self) {
-        self.work.changed().await;
-    }
-
-    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops; said
-    /// again they only get nearer.
-    pub(crate) fn receive(&mut self, orders: &OrdersView) {
-        let now = host::boot_time();
+    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops
+    /// (`now`); said again they only get nearer.
+    pub fn receive(&mut self, orders: &OrdersView, now: Duration) {
         let deadline = |order: &LeaseOrder| {
             let new = order.ends_in.map(|left| now.saturating_add(Duration::from_millis(left.0)));
             let known = self.deadlines.get(&order.lease).copied();
@@ -60,16 +46,25 @@ impl Wishing {
         self.deadlines = orders.leases.iter().filter_map(deadline).collect();
     }
 
-    /// Tells the keeper what is wanted now, if that is something else, and holds back the proofs that have to wait for it.
-    fn mind(&mut self, standing: &mut Standing, reading: &NodeReading, informed: bool) {
-        self.view = self.work.view();
-        self.note_past_runs(standing);
+    /// What the keeper, who knows `view`, is to be told, if that is something else than it was told last; and holds back the
+    /// proofs that have to wait for it. `informed` once orders have come.
+    pub fn mind(
+        &mut self,
+        view: View,
+        standing: &mut Standing,
+        reading: &NodeReading,
+        informed: bool,
+        now: Instant,
+    ) -> Option<Wish> {
+        self.view = view;
+        self.note_past_runs(standing, now);
+        let mut told = None;
         if informed {
             let next = self.wish_of(standing, reading);
             if next.leases != self.wish.leases || next.vendors != self.wish.vendors || self.wish.number == 0 {
                 self.wish = next;
                 self.wish.number += 1;
-                self.work.wish(self.wish.clone());
+                told = Some(self.wish.clone());
             }
         }
         let chips = self.wish.leases.iter().flat_map(|(lease, wanted)| {
@@ -82,18 +77,19 @@ impl Wishing {
             self.last_wanted.get(&(order.lease, order.chip.clone())).is_some_and(|last| heeded <= *last)
         };
         let may_run = |order: &VacateOrder| self.view.may_be_on(order.lease, &order.chip) || may_start(order);
-        standing.hold_back(may_run, Instant::now());
+        standing.hold_back(may_run, now);
         self.last_wanted.retain(|_, last| heeded <= *last);
+        told
     }
 
     /// A run starts on what is read after the last one is gone.
-    fn note_past_runs(&mut self, standing: &Standing) {
+    fn note_past_runs(&mut self, standing: &Standing, now: Instant) {
         let work = |order: &LeaseOrder| Some((order.lease, order.work.as_ref()?.run));
         let runs: BTreeMap<Uuid, u32> = standing.orders().leases.iter().filter_map(work).collect();
         self.past.retain(|lease, (run, _)| runs.get(lease) == Some(run));
         for (lease, run) in runs.into_iter().filter(|(_, run)| *run > 0) {
             if self.view.is_past(lease, run) {
-                self.past.entry(lease).or_insert((run, Instant::now()));
+                self.past.entry(lease).or_insert((run, now));
             }
         }
     }
@@ -102,17 +98,6 @@ impl Wishing {
     fn is_after_past_runs(&self, lease: Uuid, run: u32, replica: &ReplicaOrder, reading: &NodeReading) -> bool {
         let since = self.past.get(&lease).map(|(_, since)| *since);
         run == 0 || since.is_some_and(|since| replica.chips.is_empty() || reading.taken > since)
-    }
-
-    /// Whether work that no order accounts for may be on one of these chips, or is about to be: a database that lost a
-    /// commit may have forgotten a grant, and no reading lists a process that has not used its chip yet.
-    fn may_others_be_on(&self, standing: &Standing, chips: &[String]) -> bool {
-        let is_live = |lease: Uuid| standing.orders().leases.iter().any(|order| order.lease == lease);
-        let about_to = |chip: &String| {
-            let mut wanted = self.last_wanted.iter().filter(|(_, last)| self.view.heeded <= **last);
-            wanted.any(|((lease, on), _)| on == chip && !is_live(*lease))
-        };
-        chips.iter().any(|chip| self.view.may_others_be_on(chip, is_live) || about_to(chip))
     }
 
     fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {
@@ -131,7 +116,6 @@ impl Wishing {
             before.is_some_and(|before| before.contains(&replica.rank))
                 || self.is_after_past_runs(order.lease, work.run, replica, reading)
                     && standing.may_start(order, &replica.chips, reading)
-                    && !self.may_others_be_on(standing, &replica.chips)
         };
         Some(WantedLease {
             job: order.job,
@@ -147,16 +131,17 @@ impl Wishing {
 impl Agent {
     /// Keeps the workloads in step with the orders, where this agent runs any. `informed` once orders have come.
     pub(crate) fn mind_work(&mut self, reading: &NodeReading, informed: bool) {
-        if let Some(wishing) = &mut self.wishing {
-            wishing.mind(&mut self.standing, reading, informed);
+        let (Some(wishing), Some(work)) = (&mut self.wishing, &mut self.work) else { return };
+        if let Some(wish) = wishing.mind(work.view(), &mut self.standing, reading, informed, Instant::now()) {
+            work.wish(wish);
         }
     }
 }
 
 /// Waits until the keeper knows something else; for ever where there is none.
-pub(crate) async fn changed(wishing: &mut Option<Wishing>) {
-    match wishing {
-        Some(wishing) => wishing.changed().await,
+pub(crate) async fn changed(work: &mut Option<Work>) {
+    match work {
+        Some(work) => work.changed().await,
         None => std::future::pending().await,
     }
 }

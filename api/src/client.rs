@@ -43,6 +43,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// When to try again, if the daemon said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Refused(problem) => problem.retry_after,
+            _ => None,
+        }
+    }
+
     /// The stable code of a refusal.
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -127,7 +135,7 @@ impl Client {
         let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         if !status.is_success() {
-            return Err(refusal(status, &bytes));
+            return Err(refusal(status, &bytes, None));
         }
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let number = |name: &str| {
@@ -244,13 +252,13 @@ impl Client {
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let answer = request.send().await.map_err(|source| self.unreachable(source))?;
-        let status = answer.status();
+        let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         if status.is_success() {
             return serde_json::from_slice(&bytes)
                 .map_err(|error| ClientError::Unexpected { status: status.as_u16(), detail: error.to_string() });
         }
-        Err(refusal(status, &bytes))
+        Err(refusal(status, &bytes, retry_after))
     }
 
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
@@ -258,9 +266,15 @@ impl Client {
     }
 }
 
-fn refusal(status: StatusCode, bytes: &[u8]) -> ClientError {
+/// When to try again, where the answer says so in seconds.
+fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn refusal(status: StatusCode, bytes: &[u8], retry_after: Option<Duration>) -> ClientError {
     match serde_json::from_slice::<Problem>(bytes) {
-        Ok(problem) => ClientError::Refused(Box::new(problem)),
+        Ok(problem) => ClientError::Refused(Box::new(Problem { retry_after, ..problem })),
         Err(_) => {
             let detail = String::from_utf8_lossy(bytes).chars().take(200).collect();
             ClientError::Unexpected { status: status.as_u16(), detail }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// The body of every error answer (`application/problem+json`).
@@ -23,6 +24,9 @@ pub struct Problem {
     /// The field at fault, as a path into the body (`jobs[3].replicas`) or the name of a parameter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// When to try again, as the answer's `Retry-After` said; not a part of the body.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Problem {

@@ -46,7 +46,7 @@ impl RoundCounters {
 }
 
 /// The sum of a counter over all its labels.
-fn sum(page: &str, name: &str) -> f64 {
+pub fn sum(page: &str, name: &str) -> f64 {
     let of_name = |line: &&str| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(char::is_whitespace))
     };

@@ -23,6 +23,7 @@ pub mod openb;
 pub mod own_daemon;
 pub mod pack;
 pub mod progress;
+pub mod reconnect;
 pub mod scale;
 pub mod scheduler;
 pub mod scripted_node;

@@ -25,6 +25,7 @@ enum Program {
     IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
+    Reconnect(chiptide_sim::reconnect::ReconnectArgs),
     Tide(chiptide_sim::tide::TideArgs),
     Scale(chiptide_sim::scale::ScaleArgs),
     Pack(chiptide_sim::pack::PackArgs),
@@ -75,6 +76,7 @@ async fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::Faults(args) => Box::pin(chiptide_sim::faults::run::run(args)).await,
         Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
         Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+        Program::Reconnect(args) => Box::pin(chiptide_sim::reconnect::run(args)).await,
         Program::Tide(args) => chiptide_sim::tide::run(&args),
         Program::Scale(args) => chiptide_sim::scale::run(&args),
     }

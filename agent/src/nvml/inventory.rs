@@ -3,6 +3,7 @@
 
 use super::facts::{Facts, Link, Place};
 use super::sample::{Fault, Sample};
+use crate::faults::Signs;
 use crate::reading::ChipNow;
 use chiptide_api::chip::Reading;
 use chiptide_api::node::{ChipBody, HealthBody};
@@ -102,16 +103,18 @@ fn healthy(chip: ChipBody, sample: Sample) -> ChipNow {
         Some(detail) => HealthBody::Unhealthy { detail },
         None => HealthBody::Healthy,
     };
-    ChipNow { chip: ChipBody { health, ..chip }, reading: sample.reading, owners: sample.owners }
+    ChipNow { chip: ChipBody { health, ..chip }, reading: sample.reading, owners: sample.owners, signs: sample.signs }
 }
 
 fn unseen(chip: ChipBody, fault: Option<&Fault>) -> ChipNow {
     let health = match fault.cloned() {
         Some(Fault::Unreadable(detail)) => HealthBody::Unreadable { detail },
         Some(Fault::Unhealthy(detail)) => HealthBody::Unhealthy { detail },
+        Some(Fault::Lost) => HealthBody::Unhealthy { detail: "chip lost: it has fallen off the bus".to_owned() },
         None => HealthBody::Unhealthy { detail: "chip lost: the driver no longer lists it".to_owned() },
     };
-    ChipNow { chip: ChipBody { health, ..chip }, reading: Reading::default(), owners: BTreeMap::new() }
+    let signs = Signs { lost: matches!(fault, None | Some(Fault::Lost)), ..Signs::default() };
+    ChipNow { chip: ChipBody { health, ..chip }, reading: Reading::default(), owners: BTreeMap::new(), signs }
 }
 
 #[cfg(test)]
@@ -122,7 +125,13 @@ mod tests {
         let chip = crate::scripted::chip(id).chip;
         let facts = Facts { chip, place: Some((0, bus, 0)), links: links.iter().copied().collect() };
         let reading = Reading { processes: Some(vec![]), ..Reading::default() };
-        Look::Answered(Ok(Box::new(Sample { facts, ailment: None, reading, owners: BTreeMap::new() })))
+        Look::Answered(Ok(Box::new(Sample {
+            facts,
+            ailment: None,
+            signs: Signs::default(),
+            reading,
+            owners: BTreeMap::new(),
+        })))
     }
 
     fn told(chips: &[ChipNow]) -> Vec<String> {

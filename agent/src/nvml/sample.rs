@@ -2,6 +2,7 @@
 
 use super::facts::{Facts, is_absent};
 use super::processes::{self, Owners};
+use crate::faults::{Signs, recovery_text};
 use chiptide_api::chip::{ChipProcess, Reading};
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::enums::device::SampleValue;
@@ -10,14 +11,16 @@ use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::{Device, Nvml};
 
 const MIB: u64 = 1024 * 1024;
-/// `NVML_FI_DEV_REMAPPED_FAILURE` and `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
-const HEALTH_FIELDS: [FieldId; 2] = [FieldId(145), FieldId(230)];
+/// `NVML_FI_DEV_REMAPPED_PENDING`, `NVML_FI_DEV_REMAPPED_FAILURE` and `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
+const HEALTH_FIELDS: [FieldId; 3] = [FieldId(144), FieldId(145), FieldId(230)];
 
 /// Why a look at a chip came to nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     /// The driver says the chip is broken.
     Unhealthy(String),
+    /// The driver does not reach the chip any more.
+    Lost,
     /// The driver does not say how the chip is.
     Unreadable(String),
 }
@@ -26,7 +29,7 @@ impl Fault {
     /// The fault an error stands for, met while reading `what`.
     pub(crate) fn of(what: &str, error: &NvmlError) -> Fault {
         match error {
-            NvmlError::GpuLost => Fault::Unhealthy("chip lost: it has fallen off the bus".to_owned()),
+            NvmlError::GpuLost => Fault::Lost,
             NvmlError::ResetRequired => Fault::Unhealthy("the chip must be reset before it can be used".to_owned()),
             error => Fault::Unreadable(format!("{what}: {error}")),
         }
@@ -40,6 +43,8 @@ pub(crate) struct Sample {
     pub(crate) facts: Facts,
     /// What is wrong with it, if the driver knows of something.
     pub(crate) ailment: Option<String>,
+    /// What the driver holds against it.
+    pub(crate) signs: Signs,
     /// What it measures.
     pub(crate) reading: Reading,
     /// Whose its processes are.
@@ -57,7 +62,8 @@ pub(crate) fn look(nvml: &Nvml, index: u32, known: &mut Option<Facts>) -> Result
     };
     *known = Some(facts.clone());
     let (listed, owners) = processes::read(&device, facts.chip.memory_mib)?;
-    Ok(Sample { ailment: ailment(&device)?, reading: measure(&device, listed)?, owners, facts })
+    let signs = signs(&device)?;
+    Ok(Sample { ailment: ailment(signs), signs, reading: measure(&device, listed)?, owners, facts })
 }
 
 fn measure(device: &Device<'_>, processes: Vec<ChipProcess>) -> Result<Reading, Fault> {
@@ -79,17 +85,17 @@ fn measured<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, Fault> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(error) => match Fault::of("", &error) {
-            Fault::Unhealthy(detail) => Err(Fault::Unhealthy(detail)),
             Fault::Unreadable(_) => Ok(None),
+            broken => Err(broken),
         },
     }
 }
 
-/// What the driver itself holds against the chip: a failed row remapping, or a recovery it asks for.
-fn ailment(device: &Device<'_>) -> Result<Option<String>, Fault> {
+/// What the driver itself holds against the chip: rows to be remapped, or a recovery it asks for.
+fn signs(device: &Device<'_>) -> Result<Signs, Fault> {
     let answers = match device.field_values_for(&HEALTH_FIELDS) {
         Ok(answers) => answers,
-        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) if is_absent(&error) => return Ok(Signs::default()),
         Err(error) => return Err(Fault::of("health", &error)),
     };
     // Matched by position: newer drivers answer under other ids than those asked for.
@@ -98,19 +104,18 @@ fn ailment(device: &Device<'_>) -> Result<Option<String>, Fault> {
         SampleValue::U64(value) => Some(*value),
         _ => None,
     };
-    Ok(match (value(0), value(1)) {
-        (Some(1..), _) => Some("row remapping has failed: memory is worn out".to_owned()),
-        (_, Some(action @ 1..)) => Some(format!("the driver asks for a recovery: {}", recovery(action))),
-        _ => None,
-    })
+    let is_set = |position: usize| value(position).is_some_and(|value| value > 0);
+    let recovery = value(2).map(|action| u32::try_from(action).unwrap_or(u32::MAX));
+    Ok(Signs { remap_pending: is_set(0), remap_failed: is_set(1), recovery, lost: false })
 }
 
-fn recovery(action: u64) -> &'static str {
-    match action {
-        1 => "reset of the chip",
-        2 => "reboot of the node",
-        3 => "drain of its peer-to-peer traffic",
-        4 => "drain, then reset of the chip",
-        _ => "of a kind this agent does not know",
+/// What makes a chip that answers unfit all the same.
+fn ailment(signs: Signs) -> Option<String> {
+    match signs {
+        Signs { remap_failed: true, .. } => Some("row remapping has failed: memory is worn out".to_owned()),
+        Signs { recovery: Some(action @ 1..), .. } => {
+            Some(format!("the driver asks for a recovery: {}", recovery_text(action)))
+        }
+        _ => None,
     }
 }

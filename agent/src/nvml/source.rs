@@ -43,8 +43,8 @@ pub enum StartError {
     NoThread(#[from] io::Error),
 }
 
-/// Starts reading on threads of its own. Answers after the first round. The threads end when nobody listens any more.
-pub fn start(options: NvmlOptions) -> Result<watch::Receiver<NodeReading>, StartError> {
+/// Starts reading on threads of its own. Answers the driver, and the readings, after the first round. The threads end when nobody listens any more.
+pub fn start(options: NvmlOptions) -> Result<(&'static Nvml, watch::Receiver<NodeReading>), StartError> {
     let library = options.library.unwrap_or_else(|| LIBRARY.into());
     let nvml = Nvml::builder().lib_path(library.as_os_str()).init();
     let nvml = nvml.map_err(|source| StartError::NoDriver { library: library.display().to_string(), source })?;
@@ -64,7 +64,7 @@ pub fn start(options: NvmlOptions) -> Result<watch::Receiver<NodeReading>, Start
             readings.send_replace(rounds.read());
         }
     })?;
-    Ok(newest)
+    Ok((nvml, newest))
 }
 
 struct Rounds {

@@ -333,9 +333,9 @@ fn is_outdated(replica: &Replica, lease: Option<&WantedLease>) -> bool {
     lease.is_some_and(|lease| replica.run() < lease.work.run)
 }
 
-/// What is wanted of a replica. A lease that shrinks loses some of its replicas and lives on. Before orders have come nothing is known to be unwanted: an outage of the
-/// daemon ends no work.
-fn wanted(wish: &Wish, lease: Option<&WantedLease>, rank: u32) -> Wanted {
+/// What is wanted of a replica. A lease that shrinks loses some of its replicas and lives on. Before orders have come
+/// nothing is known to be unwanted: an outage of the daemon ends no work.
+pub fn wanted(wish: &Wish, lease: Option<&WantedLease>, rank: u32) -> Wanted {
     let lease = lease.filter(|lease| lease.work.replicas.iter().any(|replica| replica.rank == rank));
     match (wish.number, lease) {
         (0, _) => Wanted::Run,

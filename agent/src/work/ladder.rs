@@ -17,7 +17,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the orders want of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wanted {
+pub enum Wanted {
     /// It runs on.
     Run,
     /// It has until then.
@@ -28,7 +28,8 @@ pub(crate) enum Wanted {
 
 /// What to do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Act {
+pub enum Act {
+    /// Wait.
     Nothing,
     /// Tell the workload until when it has.
     Notice(Duration),
@@ -42,28 +43,36 @@ pub(crate) enum Act {
 
 /// How far the replica has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Ladder {
+pub enum Ladder {
+    /// Nothing has been asked of it.
     #[default]
     Running,
+    /// It knows until when it has.
     Noticed(Duration),
+    /// It has been sent SIGTERM.
     Terminated {
+        /// When.
         at: Duration,
     },
+    /// It has been killed, and is killed again while something is left.
     Killed {
+        /// When first.
         at: Duration,
+        /// When last.
         last: Duration,
+        /// Whether it has been said that it should be gone.
         said: bool,
     },
 }
 
 impl Ladder {
     /// Whether the end has begun: nothing of the replica is to be left.
-    pub(crate) fn is_ending(self) -> bool {
+    pub fn is_ending(self) -> bool {
         matches!(self, Ladder::Terminated { .. } | Ladder::Killed { .. })
     }
 
     /// The next act. `over` when the workload's own process has ended: what it left behind gets no grace.
-    pub(crate) fn climb(&mut self, now: Duration, wanted: Wanted, over: bool, bounds: Bounds) -> Act {
+    pub fn climb(&mut self, now: Duration, wanted: Wanted, over: bool, bounds: Bounds) -> Act {
         let (next, act) = match *self {
             Ladder::Running | Ladder::Noticed(_) if over => {
                 (Ladder::Killed { at: now, last: now, said: false }, Act::Kill)

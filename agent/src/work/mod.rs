@@ -12,14 +12,14 @@ mod ladder;
 mod launch;
 mod output;
 mod outputs;
-mod procs;
+pub(crate) mod procs;
 mod record;
 mod replica;
 mod wish;
 
 pub use containment::{Containment, Hierarchy};
-pub use keeper::Work;
-pub use ladder::Bounds;
+pub use keeper::{Work, wanted};
+pub use ladder::{Act, Bounds, Ladder, Wanted};
 pub use launch::{User, WorkOptions};
 pub use outputs::{Outputs, Said};
 pub use record::Key;

@@ -40,6 +40,13 @@ fn parse(pid: u32, stat: &str) -> Option<Proc> {
     Some(Proc { pid, parent, group, zombie: matches!(state, "Z" | "X") })
 }
 
+/// When a process was started, in the kernel's ticks since boot: with the pid it names one process for good.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Whether the environment a process was started with holds all of these entries.
 pub(crate) fn was_started_with(pid: u32, entries: &[String]) -> bool {
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };

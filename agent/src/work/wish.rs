@@ -133,11 +133,6 @@ impl View {
         self.replicas.iter().any(|(key, replica)| key.lease == lease && replica.present && on(replica))
     }
 
-    /// Whether something may still run on a chip of a lease that is not among the live ones.
-    pub(crate) fn may_others_be_on(&self, chip: &str, is_live: impl Fn(Uuid) -> bool) -> bool {
-        self.replicas.keys().any(|key| !is_live(key.lease) && self.may_be_on(key.lease, chip))
-    }
-
     /// Whether all of this has been started, whatever became of it since.
     pub(crate) fn has_begun(&self, lease: Uuid, work: &WorkOrder) -> bool {
         let begun = |rank| {

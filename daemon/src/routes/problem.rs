@@ -72,6 +72,7 @@ impl Refused {
             code: self.code.into(),
             detail: self.detail.clone(),
             field: self.field.clone(),
+            retry_after: None,
         };
         Answer::json(self.status, &problem)
     }
