@@ -10,6 +10,7 @@ mod backoff;
 mod complaints;
 pub mod config;
 pub mod dialogue;
+pub mod fault_point;
 pub mod faults;
 pub mod holders;
 pub mod host;

@@ -6,6 +6,7 @@ use crate::agent::Agent;
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
 use crate::dialogue::{BURST, Dialogue, Received};
+use crate::fault_point;
 use crate::faults;
 use crate::host;
 use crate::reading::NodeReading;
@@ -132,6 +133,7 @@ impl<'a> Session<'a> {
         for (order, why) in self.agent.standing.not_vacant(reading) {
             debug!(node = %self.agent.config.node, lease = %order.lease, chip = %order.chip, "not vacant yet: {why}");
         }
+        fault_point::reach("report-made");
         let (client, node) = (self.agent.client.clone(), self.agent.config.node.clone());
         Some(Box::pin(async move { (now, timeout(REPORT_LIMIT, client.report(&node, &body)).await.ok()) }))
     }
@@ -144,6 +146,7 @@ impl<'a> Session<'a> {
                     self.take_over(asked, orders);
                 }
                 if view.accepted {
+                    fault_point::reach("report-accepted");
                     for proof in self.dialogue.new_proofs() {
                         info!(node = %self.agent.config.node, lease = %proof.lease, chip = %proof.chip,
                             epoch = proof.epoch, "proven vacant");
@@ -196,9 +199,11 @@ impl<'a> Session<'a> {
         };
         debug!(node = %self.agent.config.node, revision = %orders.revision, leases = orders.leases.len(),
             vacate = orders.vacate.len(), "orders");
+        fault_point::reach("orders-received");
         if !self.agent.keep(&standing) {
             return false;
         }
+        fault_point::reach("orders-kept");
         self.agent.standing = standing;
         let agent = &mut *self.agent;
         if let Some(logs) = &mut agent.logs {
@@ -213,6 +218,7 @@ impl<'a> Session<'a> {
                 "not confirmed: a newer lease epoch of this chip has been seen");
         }
         self.agent.orders.send_replace(orders);
+        fault_point::reach("orders-told");
         true
     }
 }

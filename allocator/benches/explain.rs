@@ -41,6 +41,7 @@ fn node(n: usize) -> NodeRow {
         epoch: 1,
         health: Health::Healthy,
         quarantine: None,
+        faults: Default::default(),
     };
     let facts: NodeFacts = serde_json::from_value(serde_json::json!({
         "cpu_milli": 128_000, "memory_mib": 1_048_576, "rack": format!("r{}", n / 32), "agent_version": "bench"

@@ -79,6 +79,7 @@ impl Market {
             vacant: owed.collect(),
             refused: Vec::new(),
             fenced: Vec::new(),
+            faults: Vec::new(),
         }
     }
 }

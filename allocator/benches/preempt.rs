@@ -183,6 +183,7 @@ fn backlog(name: &str, held: Fleet, sizes: &[u16]) {
             health: vec![(chip.clone(), health)],
             confirmed: Vec::new(),
             vacant: Vec::new(),
+            faults: Vec::new(),
             refused: Vec::new(),
             fenced: Vec::new(),
         };

@@ -1,6 +1,7 @@
 //! The recount: everything the cluster must never be, found by counting anew rather than by trusting the books.
 
 use crate::cluster::{Cluster, Timer};
+use crate::faults;
 use crate::fleet::Chip;
 use crate::touched::Touched;
 use chiptide_model::{
@@ -95,6 +96,10 @@ fn chip_is_sound(cluster: &Cluster, chip: &Chip, found: &mut Vec<Violation>) {
         if !named {
             found.push(broken("books", format!("chip {id} is held by lease {}, which does not say so", hold.lease)));
         }
+    }
+    let is_out = chip.quarantine.is_some();
+    if let Some(wanted) = faults::wanted(cluster, chip).filter(|_| !is_out) {
+        found.push(broken("books", format!("chip {id} is in service although: {wanted}")));
     }
     reserved_is_sound(cluster, chip, found);
     for (job, slots) in &chip.claims {

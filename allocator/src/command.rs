@@ -2,8 +2,8 @@
 
 use crate::forgotten::{RefusedGrant, Seen};
 use chiptide_model::{
-    Cause, ChipFacts, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy, ReplicaEnd,
-    SessionId, Verdict,
+    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy,
+    ReplicaEnd, SessionId, Verdict,
 };
 use std::sync::Arc;
 
@@ -76,6 +76,24 @@ pub enum Command {
     Report(Report),
     /// A node has not reported for too long.
     Silent(NodeId),
+    /// An admin takes a chip out of service.
+    Quarantine {
+        /// The chip.
+        chip: ChipId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+    },
+    /// An admin brings a chip back into service.
+    ReleaseChip {
+        /// The chip.
+        chip: ChipId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+    },
     /// An admin declares that a machine is off.
     DeclareOff {
         /// The node.
@@ -107,6 +125,8 @@ pub struct Report {
     pub confirmed: Vec<LeaseId>,
     /// Proofs of vacancy: the chip, the ended lease, and the highest epoch the agent has seen.
     pub vacant: Vec<(ChipId, LeaseId, u64)>,
+    /// Faults of its chips, and the ends of such.
+    pub faults: Vec<ChipFault>,
     /// Grants it does not carry, for an epoch it has seen.
     pub refused: Vec<RefusedGrant>,
     /// Leases whose work it has ended by itself, having been cut off.
@@ -122,6 +142,8 @@ pub enum Ack {
     Job(JobId),
     /// The lease was changed.
     Lease(LeaseId),
+    /// The chip was changed.
+    Chip(ChipId),
     /// The node was registered under this session.
     Registered(SessionId),
     /// Done.
@@ -152,6 +174,24 @@ pub enum Refusal {
         chip: ChipId,
         /// Its node.
         node: NodeId,
+    },
+    /// There is no such chip.
+    NoSuchChip(ChipId),
+    /// The chip is in service.
+    NotQuarantined(ChipId),
+    /// The chip still owes the proof that nothing of an ended lease is left on it.
+    NotVacated {
+        /// The chip.
+        chip: ChipId,
+        /// The ended lease.
+        lease: LeaseId,
+    },
+    /// The chip is out of service for a fault of another chip of its node.
+    HeldByNodeFault {
+        /// The chip.
+        chip: ChipId,
+        /// The one with the fault.
+        other: ChipId,
     },
     /// The node reports, so it is not off.
     NodeReports(NodeId),

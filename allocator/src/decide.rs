@@ -76,6 +76,8 @@ impl Draft<'_> {
                 }
                 Ok(Ack::Done)
             }
+            Command::Quarantine { chip, who, reason } => self.quarantine(chip, who, reason),
+            Command::ReleaseChip { chip, who, reason } => self.release_chip(chip, who, reason),
             Command::DeclareOff { node, by, reason } => self.declare_off(node, by, reason),
             Command::DatabaseReplaced { detail } => {
                 self.emit(Event::DatabaseReplaced { detail });

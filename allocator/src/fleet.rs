@@ -3,8 +3,8 @@
 use crate::demand::Mix;
 use crate::place::{Index, RuledFree, Rules};
 use chiptide_model::{
-    ChipFacts, ChipState, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine, SLOTS_PER_CHIP,
-    SessionId, SlotCount, Slots, Timestamp,
+    ChipFacts, ChipState, Faults, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
+    SLOTS_PER_CHIP, SessionId, SlotCount, Slots, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -76,6 +76,8 @@ pub struct Chip {
     pub health: Health,
     /// Why it is out of service.
     pub quarantine: Option<Quarantine>,
+    /// Its faults, open and past.
+    pub faults: Faults,
     /// Its holders.
     pub holds: Vec<ChipHold>,
     /// Slots promised to jobs.

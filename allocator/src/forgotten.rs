@@ -76,8 +76,8 @@ fn go_above(draft: &mut Draft<'_>, id: &ChipId, seen: u64, by: Option<LeaseId>) 
     let Some(chip) = draft.cluster.chip(id) else { return };
     let known = |lease: LeaseId| chip.holds.iter().any(|hold| hold.lease == lease);
     let stranger = by.filter(|lease| !known(*lease));
-    // What else is wrong with the chip keeps it out of service just as well.
-    let may_quarantine = matches!(chip.quarantine, None | Some(Quarantine::NotVacated { .. }));
+    // An admin's word keeps it out of service just as well; a fault may end before the proof comes.
+    let may_quarantine = !matches!(chip.quarantine, Some(Quarantine::Orphaned { .. } | Quarantine::Admin { .. }));
     if chip.epoch < seen {
         draft.emit(Event::ChipEpochRaised { chip: id.clone(), epoch: seen });
     }

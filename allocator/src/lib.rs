@@ -31,6 +31,7 @@ pub mod touched;
 
 mod draft;
 mod expire;
+mod faults;
 mod forgotten;
 mod node_loss;
 mod promise;

@@ -2,6 +2,7 @@
 
 use crate::command::{Ack, Refusal};
 use crate::draft::Draft;
+use crate::faults;
 use crate::forgotten::{self, Seen};
 use chiptide_model::{Cause, ChipFacts, Event, Health, LeaseId, Next, NodeFacts, NodeId, SessionId};
 
@@ -28,6 +29,7 @@ pub(crate) fn register(
     let rebooted = cluster.node(&node).filter(|known| known.boot_id != boot_id);
     let lost: Vec<LeaseId> = rebooted.map(|known| known.leases.iter().copied().collect()).unwrap_or_default();
     draft.emit(Event::NodeRegistered { node: node.clone(), session, boot_id, facts, chips });
+    faults::settle_node(draft, &node);
     forgotten::remember(draft, &node, seen);
     for lease in lost {
         if draft.cluster.lease(lease).is_some_and(|lease| lease.is_live()) {

@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use crate::command::{Ack, Refusal, Report};
 use crate::draft::Draft;
+use crate::faults;
 use crate::forgotten;
 use crate::node_loss::next_of;
 use chiptide_model::{Cause, ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
@@ -16,11 +17,12 @@ pub fn news(cluster: &Cluster, mut report: Report) -> Option<Report> {
     });
     report.confirmed.retain(|lease| is_unconfirmed(cluster, *lease, &report.node));
     report.vacant.retain(|(chip, lease, epoch)| is_proof(cluster, &report.node, chip, *lease, *epoch));
+    report.faults.retain(|told| on_node(cluster, &report.node, &told.0) && faults::is_news(cluster, told));
     report.refused.retain(|refused| forgotten::is_refusal(cluster, &report.node, refused));
     report.fenced.retain(|lease| is_fenced(cluster, *lease, &report.node));
     let changes = node.unknown_since.is_some()
         || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty())
-        || !(report.refused.is_empty() && report.fenced.is_empty());
+        || !(report.refused.is_empty() && report.fenced.is_empty() && report.faults.is_empty());
     changes.then_some(report)
 }
 
@@ -61,7 +63,8 @@ pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refus
     for (chip, lease, epoch) in report.vacant {
         // Earlier facts of the same report may have said it already.
         if forgotten::is_proof(draft.cluster, &chip, lease, epoch) {
-            draft.emit(Event::ChipRestored { chip });
+            draft.emit(Event::ChipRestored { chip: chip.clone() });
+            faults::settle(draft, &chip);
         } else if is_proof(draft.cluster, &report.node, &chip, lease, epoch) {
             draft.emit(Event::ChipVacated { chip: chip.clone(), lease, epoch });
             restore_if_proven(draft, chip);
@@ -76,6 +79,7 @@ pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refus
     for lease in report.confirmed {
         confirm(draft, lease, &report.node);
     }
+    faults::accept(draft, report.faults);
     Ok(Ack::Done)
 }
 

@@ -6,8 +6,8 @@ use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
 use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
-    SessionId, Timestamp,
+    ChipFacts, ChipId, Faults, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy,
+    Quarantine, SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -39,6 +39,8 @@ pub struct ChipRow {
     pub health: Health,
     /// Why it is out of service.
     pub quarantine: Option<Quarantine>,
+    /// Its faults, open and past.
+    pub faults: Faults,
 }
 
 /// Everything the current-state tables hold of the live cluster.
@@ -88,6 +90,7 @@ impl Snapshot {
             epoch: chip.epoch,
             health: chip.health.clone(),
             quarantine: chip.quarantine.clone(),
+            faults: chip.faults.clone(),
         };
         let node_row = |node: &Node| NodeRow {
             id: node.id.clone(),
@@ -204,7 +207,8 @@ fn add_node(cluster: &mut Cluster, row: NodeRow) {
     });
     for chip in row.chips {
         let at = cluster.add_chip(ix, &chip.facts, &chip.health);
-        (cluster.fleet.chips[at].epoch, cluster.fleet.chips[at].quarantine) = (chip.epoch, chip.quarantine);
+        let added = &mut cluster.fleet.chips[at];
+        (added.epoch, added.quarantine, added.faults) = (chip.epoch, chip.quarantine, chip.faults);
     }
 }
 

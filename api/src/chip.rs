@@ -1,5 +1,6 @@
 //! Chips as the API shows them.
 
+use crate::fault::FaultView;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -49,9 +50,20 @@ pub struct ChipView {
     /// Chips reached over a direct link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub link_peers: Vec<String>,
+    /// Its faults, open and past, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultView>,
     /// The newest reading; absent until its node has reported, and while it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<ReadingView>,
+}
+
+/// Why an admin takes a chip out of service, or brings it back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceBody {
+    /// The reason: kept with the chip and in the event log.
+    pub reason: String,
 }
 
 /// One holder of slots of a chip.

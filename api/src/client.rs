@@ -1,6 +1,6 @@
 //! A thin typed client. It adds a bearer token, reads problem answers, and never retries by itself.
 
-use crate::chip::ChipView;
+use crate::chip::{ChipView, ServiceBody};
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{LeaseView, ReleaseBody};
@@ -104,6 +104,23 @@ impl Client {
     /// Why a job waits, or how safe its chips are, and why it was evicted.
     pub async fn explain_job(&self, id: Uuid) -> Result<ExplainView, ClientError> {
         self.get(&format!("/v1/jobs/{id}/explain"), &()).await
+    }
+
+    /// One chip.
+    pub async fn chip(&self, id: &str) -> Result<ChipView, ClientError> {
+        self.get(&format!("/v1/chips/{id}"), &()).await
+    }
+
+    /// Takes a chip out of service.
+    pub async fn quarantine_chip(&self, id: &str, reason: &str) -> Result<ChipView, ClientError> {
+        let body = ServiceBody { reason: reason.to_owned() };
+        self.send(self.request(Method::POST, &format!("/v1/chips/{id}/quarantine")).json(&body)).await
+    }
+
+    /// Brings a chip back into service.
+    pub async fn release_chip(&self, id: &str, reason: &str) -> Result<ChipView, ClientError> {
+        let body = ServiceBody { reason: reason.to_owned() };
+        self.send(self.request(Method::POST, &format!("/v1/chips/{id}/release")).json(&body)).await
     }
 
     /// Every queue with what it may hold and holds.

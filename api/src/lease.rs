@@ -24,6 +24,9 @@ pub struct LeaseView {
     /// Why it is being taken, or was ended: `preempt`, `max_duration`, `expired`, `cancelled`, `done`, `released`, `fault`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// What the fault was, where the cause is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The job it is being taken for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_job: Option<Uuid>,
@@ -90,6 +93,10 @@ impl LeaseView {
             extra: lease.extra,
             state: state.into(),
             cause: cause.map(|c| c.as_str().into()),
+            reason: cause.and_then(|cause| match cause {
+                Cause::Fault { node, detail } => Some(format!("{node}: {detail}")),
+                _ => None,
+            }),
             for_job: cause.and_then(Cause::for_job).map(|job| job.0),
             deadline: deadline.map(to_utc),
             granted_at: to_utc(lease.granted_at),

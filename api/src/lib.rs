@@ -6,6 +6,7 @@
 pub mod chip;
 pub mod client;
 pub mod explain;
+pub mod fault;
 pub mod job;
 mod job_spec;
 pub mod lease;

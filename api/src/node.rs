@@ -1,6 +1,7 @@
 //! Nodes: what an agent sends, what it is told, and how the API shows a node.
 
 use crate::chip::Reading;
+use crate::fault::FaultBody;
 use crate::logs::LogOrder;
 use crate::work::{WorkOrder, WorkReport};
 use chrono::{DateTime, Utc};
@@ -148,6 +149,9 @@ pub struct ReportBody {
     /// notice, the lease is over before its deadline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub work: Vec<WorkReport>,
+    /// Faults of its chips: those that last, and those that are over until that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultBody>,
     /// The revision of the newest orders the agent has; the answer carries orders when there are newer ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders_seen: Option<String>,

@@ -259,6 +259,27 @@ pub(crate) enum Chip {
         #[command(flatten)]
         pages: Pages,
     },
+    /// Show one chip with its faults
+    Get {
+        /// The chip
+        id: String,
+    },
+    /// Take a chip out of service; who has it may finish
+    Quarantine {
+        /// The chip
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Bring a chip back into service
+    Release {
+        /// The chip
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -25,7 +25,14 @@ pub(crate) async fn node(command: Node, client: &Client, out: Out) -> Result<(),
 
 /// `chiptide chip …`.
 pub(crate) async fn chip(command: Chip, client: &Client, out: Out) -> Result<(), Failure> {
-    let Chip::List { node, device_class, state, pages } = command;
+    let (node, device_class, state, pages) = match command {
+        Chip::List { node, device_class, state, pages } => (node, device_class, state, pages),
+        Chip::Get { id } => return out.print(&client.chip(&id).await?, show::chip),
+        Chip::Quarantine { id, reason } => {
+            return out.print(&client.quarantine_chip(&id, &reason).await?, show::chip);
+        }
+        Chip::Release { id, reason } => return out.print(&client.release_chip(&id, &reason).await?, show::chip),
+    };
     let filters = given([("node", node), ("device_class", device_class), ("state", state)]);
     let chips = follow(filters, pages.max(), async |query| client.chips(&query).await).await?;
     out.print(chips.as_slice(), show::chips)

@@ -7,7 +7,7 @@ mod lease;
 mod node;
 mod queue;
 
-pub(crate) use chip::chips;
+pub(crate) use chip::{chip, chips};
 pub(crate) use explain::explanation;
 pub(crate) use job::{job, jobs, line as job_line, why};
 pub(crate) use lease::{lease, leases};

@@ -12,6 +12,7 @@
 #![allow(clippy::missing_safety_doc, reason = "nvml.h says what callers owe: valid pointers of the documented size")]
 
 pub mod call;
+pub mod events;
 pub mod health;
 pub mod identity;
 pub mod jobs;

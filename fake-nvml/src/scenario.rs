@@ -74,6 +74,8 @@ pub struct Chip {
     pub link_peers: Vec<usize>,
     /// Processes listed whatever `/proc` says: ghosts, or the work of another pid namespace.
     pub processes: Vec<Listed>,
+    /// XIDs so far, oldest first: whoever listens is told of those that are added.
+    pub xids: Vec<u32>,
     /// Not enumerated at all: the count shrinks and the chips behind it move up.
     pub absent: bool,
     /// Fallen off the bus: every call says so.
@@ -160,7 +162,7 @@ fn built_in(seed: &str, index: usize) -> Map<String, Value> {
         "temperature_celsius": 33, "sm_clock_mhz": 345, "memory_clock_mhz": 2619,
         "ecc_corrected": 0, "ecc_uncorrected": 0,
         "remap_pending": false, "remap_failed": false, "recovery_action": 0,
-        "link_peers": [], "processes": [],
+        "link_peers": [], "processes": [], "xids": [],
         "absent": false, "lost": false, "error": null, "errors": {}, "delay_ms": 0,
     });
     match chip {

@@ -30,12 +30,6 @@ pub extern "C" fn nvmlShutdown() -> nvmlReturn_t {
     nvmlReturn_enum_NVML_SUCCESS
 }
 
-/// Frees an event set; there are none.
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlEventSetFree(_set: nvmlEventSet_t) -> nvmlReturn_t {
-    nvmlReturn_enum_NVML_SUCCESS
-}
-
 /// A code in words.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlErrorString(result: nvmlReturn_t) -> *const c_char {

@@ -1,5 +1,6 @@
 //! A chip, its slots, and what is known of its state.
 
+use crate::fault::FaultClass;
 use crate::id::{ChipId, LeaseId, name_id};
 use crate::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -140,6 +141,25 @@ pub enum Quarantine {
         /// The ended lease that may still use it.
         lease: LeaseId,
     },
+    /// It has a fault. Evidence that the fault is over, or an admin, ends the quarantine.
+    Fault {
+        /// How grave.
+        class: FaultClass,
+        /// What was seen.
+        detail: String,
+    },
+    /// Another chip has a fault for which their node must be restarted. Ends with that fault.
+    NodeFault {
+        /// The other chip.
+        chip: ChipId,
+    },
+    /// An admin took it out of service; only an admin brings it back.
+    Admin {
+        /// Who.
+        who: String,
+        /// What for.
+        why: String,
+    },
     /// Its node has seen a grant that the ledger does not know: a failover forgot it. The proof that nothing of that lease is
     /// left ends the quarantine.
     Orphaned {
@@ -157,6 +177,9 @@ impl fmt::Display for Quarantine {
                 write!(f, "lease {lease} (epoch {epoch}), which the ledger has forgotten, is not proven gone")
             }
             Quarantine::NotVacated { lease } => write!(f, "not proven vacant of ended lease {lease} in time"),
+            Quarantine::Fault { class, detail } => write!(f, "fault of class {}: {detail}", class.as_str()),
+            Quarantine::NodeFault { chip } => write!(f, "a fault of chip {chip} asks for a restart of their node"),
+            Quarantine::Admin { who, why } => write!(f, "taken out of service by {who}: {why}"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::chip::{ChipFacts, Health, Quarantine};
 use crate::choice::Choice;
+use crate::fault::{Fault, FaultEnd, FaultKey};
 use crate::id::{ChipId, JobId, LeaseId, NodeId, SessionId};
 use crate::job::{JobSpec, Outcome};
 use crate::lease::{Cause, Placement};
@@ -124,6 +125,31 @@ pub enum Event {
     ChipRestored {
         /// The chip.
         chip: ChipId,
+    },
+    /// A chip's node saw a fault of it.
+    ChipFaulted {
+        /// The chip.
+        chip: ChipId,
+        /// The fault, in the class that counts here.
+        fault: Fault,
+    },
+    /// A fault of a chip is over.
+    ChipFaultEnded {
+        /// The chip.
+        chip: ChipId,
+        /// Which of its faults.
+        fault: FaultKey,
+        /// Why.
+        end: FaultEnd,
+    },
+    /// An admin brought a chip back into service: whatever faults it had count as over.
+    ChipReleased {
+        /// The chip.
+        chip: ChipId,
+        /// Who.
+        who: String,
+        /// Why.
+        reason: String,
     },
     /// A job was accepted.
     JobSubmitted {
@@ -283,6 +309,9 @@ impl Event {
             Event::ChipVacated { .. } => "chip_vacated",
             Event::ChipQuarantined { .. } => "chip_quarantined",
             Event::ChipRestored { .. } => "chip_restored",
+            Event::ChipFaulted { .. } => "chip_faulted",
+            Event::ChipFaultEnded { .. } => "chip_fault_ended",
+            Event::ChipReleased { .. } => "chip_released",
             Event::JobSubmitted { .. } => "job_submitted",
             Event::JobStarted { .. } => "job_started",
             Event::JobCheckpointed { .. } => "job_checkpointed",

@@ -6,6 +6,7 @@
 pub mod chip;
 pub mod choice;
 pub mod event;
+pub mod fault;
 pub mod id;
 pub mod job;
 pub mod lease;
@@ -22,6 +23,7 @@ pub mod work;
 pub use chip::{ChipFacts, ChipState, DeviceClass, Health, Quarantine, SLOTS_PER_CHIP, SlotCount, Slots};
 pub use choice::{Choice, Cost, RunnerUp};
 pub use event::{ClaimDrop, Event, Next};
+pub use fault::{ChipFault, Dimension, FAULTS_MAX, Fault, FaultClass, FaultEnd, FaultKey, Faults};
 pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
 pub use job::{ChipDemand, ClassChoice, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};

@@ -160,7 +160,7 @@ impl ScriptedNode {
             processes: Some(processes),
         };
         let owners = here().map(|((_, lease), process)| (process.pid, *lease)).collect();
-        ChipNow { chip: chip.clone(), reading, owners }
+        ChipNow { chip: chip.clone(), reading, owners, signs: Default::default() }
     }
 }
 

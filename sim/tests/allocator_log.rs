@@ -160,6 +160,7 @@ impl History {
             vacant,
             refused: Vec::new(),
             fenced: Vec::new(),
+            faults: Vec::new(),
         }));
     }
 

@@ -4,6 +4,7 @@
 
 use super::output::Output;
 use super::record::{Folder, Record};
+use crate::fault_point;
 use anyhow::Context;
 use chiptide_api::work::WorkBody;
 use rustix::process::{WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
@@ -19,21 +20,27 @@ pub const FLAG: &str = "--guard";
 pub fn run(folder: &Path) -> anyhow::Result<()> {
     let folder = Folder::at(folder.to_owned());
     let _lock = folder.guard().context("lock the replica")?;
+    fault_point::reach("guardian-locked");
     if folder.is_fenced() {
         return Ok(());
     }
+    fault_point::reach("guardian-not-fenced");
     let record = folder.record()?.context("nothing is to be started here")?;
     // What the workload leaves behind becomes ours to reap, and stays below us in the tree of processes.
     set_child_subreaper(Some(getpid())).context("become a subreaper")?;
     let (ended, outputs) = match start(&record, &folder) {
         Ok((pid, outputs)) => {
             // Without this file the start is known a little less well; the work itself does not need it.
+            fault_point::reach("guardian-started");
             let _ = folder.keep_started(pid);
+            fault_point::reach("guardian-started-kept");
             (end_of(pid, &record), outputs)
         }
         Err(error) => (WorkBody::Failed { reason: format!("{error:#}") }, Vec::new()),
     };
+    fault_point::reach("guardian-saw-end");
     folder.keep_ended(&ended)?;
+    fault_point::reach("guardian-end-kept");
     // Leftovers are the agent's to end.
     while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
     for output in outputs {
@@ -55,6 +62,7 @@ fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandl
     // The child is born where its parent is. If the cgroup is gone, the replica has been given up: no start.
     if let Some((own, _)) = &record.cgroups {
         own.enter().context("enter the cgroup")?;
+        fault_point::reach("guardian-in-cgroup");
     }
     let started = command.spawn().with_context(|| format!("start {program:?}"));
     if let Some((_, guards)) = &record.cgroups {

@@ -5,6 +5,7 @@ use super::guard::FLAG;
 use super::ladder::Bounds;
 use super::record::{Folder, Key, Record};
 use super::wish::WantedLease;
+use crate::fault_point;
 use anyhow::{Context, bail};
 use chiptide_api::work::ReplicaOrder;
 use std::collections::BTreeMap;
@@ -82,6 +83,7 @@ impl WorkOptions {
         if let Some(user) = &self.user {
             chown(folder.scratch(), Some(user.uid), Some(user.gid)).context("give it its folder")?;
         }
+        fault_point::reach("start-folder-made");
         let cgroups = match &self.containment {
             Containment::Cgroups(hierarchy) => {
                 let own = hierarchy.make(key, replica.cpu_milli, replica.memory_mib).context("make its cgroup")?;
@@ -102,7 +104,9 @@ impl WorkOptions {
             notice_signal: wanted.work.notice_signal.as_deref().and_then(|name| name.parse().ok()),
             output_bytes_max: self.output_bytes_max,
         };
+        fault_point::reach("start-cgroup-made");
         folder.keep_record(&record)?;
+        fault_point::reach("start-record-kept");
         Ok(record)
     }
 
@@ -113,7 +117,12 @@ impl WorkOptions {
         let mut command = Command::new(&self.guardian);
         command.arg(FLAG).arg(folder.path()).env_clear().process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        command.spawn().context("start its guardian")
+        #[cfg(feature = "failpoints")]
+        command.envs(std::env::var_os("FAILPOINTS").map(|points| ("FAILPOINTS", points)));
+        fault_point::reach("start-before-guardian");
+        let guardian = command.spawn().context("start its guardian");
+        fault_point::reach("start-after-guardian");
+        guardian
     }
 
     fn environment(&self, key: Key, wanted: &WantedLease, folder: &Folder) -> BTreeMap<String, String> {

@@ -273,7 +273,8 @@ pub(crate) fn chip(id: &str, processes: &[(u32, Option<Uuid>)]) -> ChipNow {
     };
     let listed = processes.iter().map(|(pid, _)| ChipProcess { pid: *pid, memory_mib: None }).collect();
     let owners = processes.iter().filter_map(|(pid, lease)| lease.map(|lease| (*pid, lease))).collect();
-    ChipNow { chip, reading: Reading { processes: Some(listed), ..Reading::default() }, owners }
+    let reading = Reading { processes: Some(listed), ..Reading::default() };
+    ChipNow { chip, reading, owners, signs: Default::default() }
 }
 
 /// The chip, of which nothing can be read.

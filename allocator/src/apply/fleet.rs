@@ -3,7 +3,7 @@
 use super::Applied;
 use crate::cluster::{Cluster, Timer};
 use crate::fleet::{Chip, ChipIx, Node, NodeIx};
-use chiptide_model::{ChipFacts, ChipId, Health, NodeId, Policy, Quarantine, SessionId, Timestamp};
+use chiptide_model::{ChipFacts, ChipId, FaultEnd, Faults, Health, NodeId, Policy, Quarantine, SessionId, Timestamp};
 use uuid::Uuid;
 
 impl Cluster {
@@ -141,6 +141,7 @@ impl Cluster {
             epoch: 0,
             health: health.clone(),
             quarantine: None,
+            faults: Faults::default(),
             holds: Vec::new(),
             claims: Vec::new(),
             reserved: Vec::new(),
@@ -201,6 +202,12 @@ impl Cluster {
             self.orders_changed(self.fleet.chips[ix].node);
         }
         self.on_chip(chip, |chip| chip.quarantine = quarantine.cloned())
+    }
+
+    /// An admin's word ends every fault and the quarantine.
+    pub(super) fn on_released(&mut self, chip: &ChipId, end: &FaultEnd) -> Applied {
+        self.on_chip(chip, |chip| chip.faults.end_all(end))?;
+        self.on_quarantine(chip, None)
     }
 
     pub(crate) fn chip_ix(&self, id: &ChipId) -> Result<ChipIx, String> {

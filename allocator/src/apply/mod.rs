@@ -4,7 +4,7 @@
 use crate::cluster::{Claim, Cluster};
 use crate::fleet::Node;
 use crate::reservations::Reservation;
-use chiptide_model::{Event, Lease, LeaseState, Timestamp};
+use chiptide_model::{Event, FaultEnd, Lease, LeaseState, Timestamp};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -70,6 +70,13 @@ impl Cluster {
             Event::ChipHealthChanged { chip, health } => self.on_chip(chip, |chip| chip.health = health.clone()),
             Event::ChipQuarantined { chip, quarantine } => self.on_quarantine(chip, Some(quarantine)),
             Event::ChipRestored { chip } => self.on_quarantine(chip, None),
+            Event::ChipFaulted { chip, fault } => self.on_chip(chip, |chip| chip.faults.add(fault.clone())),
+            Event::ChipFaultEnded { chip, fault, end } => self.on_chip(chip, |chip| {
+                chip.faults.end(*fault, end.clone());
+            }),
+            Event::ChipReleased { chip, who, reason } => {
+                self.on_released(chip, &FaultEnd::Admin { who: who.clone(), reason: reason.clone() })
+            }
             Event::ChipVacated { chip, lease, .. } => self.on_vacated(chip, *lease),
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),

@@ -3,8 +3,8 @@
 use super::world::{HIGH, LOW, MID, World, chips as chips_quota, job, node_id, world};
 use crate::{Cluster, Command, RefusedGrant, Snapshot, check};
 use chiptide_model::{
-    Backfill, CalendarReservation, Cause, ChipId, Consolidation, Event, Health, JobId, LeaseId, Millis, NodeId,
-    Outcome, PreemptionBudget, Same, SameLevel, Timestamp,
+    Backfill, CalendarReservation, Cause, ChipId, Consolidation, Dimension, Event, Fault, FaultClass, FaultEnd,
+    FaultKey, Health, JobId, LeaseId, Millis, NodeId, Outcome, PreemptionBudget, Same, SameLevel, Timestamp,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -44,6 +44,18 @@ enum Step {
         node: usize,
         chip: u16,
         well: bool,
+    },
+    Fault {
+        node: usize,
+        chip: u16,
+        class: FaultClass,
+        since: i64,
+        ended: bool,
+    },
+    Admin {
+        node: usize,
+        chip: u16,
+        release: bool,
     },
     Silent {
         node: usize,
@@ -88,6 +100,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (any::<usize>(), any::<bool>()).prop_map(|(pick, requeue)| Step::Release { pick, requeue }),
         5 => (0..3usize, 0..9usize).prop_map(|(node, keep)| Step::Report { node, keep }),
         1 => (0..3usize, 0..4u16, any::<bool>()).prop_map(|(node, chip, well)| Step::Sick { node, chip, well }),
+        2 => fault_strategy(),
+        1 => (0..3usize, 0..4u16, any::<bool>()).prop_map(|(node, chip, release)| Step::Admin { node, chip, release }),
         1 => any::<usize>().prop_map(|pick| Step::Checkpoint { pick }),
         1 => (0..3usize).prop_map(|node| Step::Silent { node }),
         1 => (0..3usize).prop_map(|node| Step::Reboot { node }),
@@ -98,6 +112,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3usize, 0..3u64).prop_map(|(node, ahead)| Step::Refuses { node, ahead }),
     ];
     prop::collection::vec(step, 1..60)
+}
+
+fn fault_strategy() -> impl Strategy<Value = Step> {
+    use FaultClass::*;
+    let class = prop::sample::select(vec![Record, Job, ResetAtIdle, Reset, Node, Human, Foreign]);
+    (0..3usize, 0..4u16, class, 0..3i64, any::<bool>()).prop_map(|(node, chip, class, since, ended)| Step::Fault {
+        node,
+        chip,
+        class,
+        since,
+        ended,
+    })
 }
 
 fn play(world: &mut World, number: usize, step: Step) {
@@ -167,6 +193,22 @@ fn play(world: &mut World, number: usize, step: Step) {
             let health = if well { Health::Healthy } else { Health::Unhealthy { detail: "lost".into() } };
             report.health = vec![(ChipId::new(&format!("{}-{chip}", NODES[node].0)).expect("a chip name"), health)];
             world.round(vec![Command::Report(report)]);
+        }
+        Step::Fault { node, chip, class, since, ended } => {
+            let mut report = world.full_report(&node_id(NODES[node].0));
+            let key = FaultKey { dimension: Dimension::Xid, code: class as u32, since: Timestamp(since) };
+            let ended = ended.then(|| FaultEnd::Evidence { detail: "clean".into() });
+            let chip = ChipId::new(&format!("{}-{chip}", NODES[node].0)).expect("a chip name");
+            report.faults = vec![(chip, Fault { key, class, detail: String::new(), ended })];
+            world.round(vec![Command::Report(report)]);
+        }
+        Step::Admin { node, chip, release } => {
+            let chip = ChipId::new(&format!("{}-{chip}", NODES[node].0)).expect("a chip name");
+            let (who, reason) = (String::from("ann"), String::from("a look"));
+            world.round(vec![match release {
+                true => Command::ReleaseChip { chip, who, reason },
+                false => Command::Quarantine { chip, who, reason },
+            }]);
         }
         Step::Silent { node } => drop(world.round(vec![Command::Silent(node_id(NODES[node].0))])),
         Step::Reboot { node } => {

@@ -5,6 +5,7 @@ mod consolidation;
 mod corruption;
 mod elastic;
 mod explain;
+mod faults;
 mod forgotten;
 mod history;
 mod node_loss;

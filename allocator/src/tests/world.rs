@@ -301,6 +301,7 @@ impl World {
             health: Vec::new(),
             confirmed: node.leases.iter().copied().collect(),
             vacant: owed.collect(),
+            faults: Vec::new(),
             refused: Vec::new(),
             fenced: Vec::new(),
         }
@@ -398,6 +399,11 @@ impl World {
             Event::ChipEpochRaised { chip, epoch } => format!("{chip} goes to epoch {epoch}"),
             Event::ChipQuarantined { chip, .. } => format!("{chip} is quarantined"),
             Event::ChipRestored { chip } => format!("{chip} is restored"),
+            Event::ChipFaulted { chip, fault } => format!("{chip} has {fault}"),
+            Event::ChipFaultEnded { chip, fault, .. } => {
+                format!("{} {} of {chip} is over", fault.dimension.as_str(), fault.code)
+            }
+            Event::ChipReleased { chip, who, reason } => format!("{who} releases {chip}: {reason}"),
             Event::ChipHealthChanged { chip, health } => format!("{chip} is {health:?}"),
             Event::LeaseRenewed { lease, expires_at } => {
                 format!("{} renews by {}", self.holder(*lease), expires_at.since(at))

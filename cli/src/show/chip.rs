@@ -29,6 +29,28 @@ pub(crate) fn chips(chips: &[ChipView]) -> String {
     text(&table)
 }
 
+/// One chip, and below it every fault it has or had.
+pub(crate) fn chip(chip: &ChipView) -> String {
+    let mut shown = chips(std::slice::from_ref(chip));
+    if !chip.faults.is_empty() {
+        let mut table = table(&["SINCE", "FAULT", "CODE", "CLASS", "WHAT", "ENDED"]);
+        for fault in &chip.faults {
+            let ended = fault.ended.clone().unwrap_or_else(|| if fault.open { "no".into() } else { "-".into() });
+            table.add_row([
+                fault.since.format("%Y-%m-%d %H:%M:%S").to_string(),
+                fault.dimension.clone(),
+                fault.code.to_string(),
+                fault.class.clone(),
+                fault.detail.clone(),
+                ended,
+            ]);
+        }
+        shown.push('\n');
+        shown.push_str(&text(&table));
+    }
+    shown
+}
+
 fn holder(holder: &HolderView) -> String {
     let share = if holder.slots == 1000 { String::new() } else { format!(" ({}/1000)", holder.slots) };
     format!("{}{share}{}", holder.job, if holder.reclaiming { " leaving" } else { "" })

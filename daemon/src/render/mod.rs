@@ -13,6 +13,7 @@ use chiptide_allocator::explain::Explainer;
 use chiptide_allocator::fleet::{Chip, Node};
 use chiptide_allocator::{Cluster, Reason};
 use chiptide_api::chip::{ChipView, HolderView};
+use chiptide_api::fault::FaultView;
 use chiptide_api::job::{JobBody, JobView, ReservationView};
 use chiptide_api::lease::LeaseView;
 use chiptide_api::node::NodeView;
@@ -115,6 +116,7 @@ pub fn chip(node: &Node, chip: &Chip, telemetry: &Telemetry) -> ChipView {
         pci_bus_id: chip.facts.pci_bus_id.clone(),
         numa_node: chip.facts.numa_node,
         link_peers: chip.facts.link_peers.iter().map(ToString::to_string).collect(),
+        faults: chip.faults.all().iter().map(FaultView::of).collect(),
         // A chip that cannot be read has no reading worth showing.
         reading: telemetry.reading(&node.id, chip.facts.id.as_str()).filter(|_| health != "unreadable"),
     }

@@ -143,6 +143,10 @@ fn render_answer(explainer: &mut Explainer<'_>, shared: &Shared, answer: &Result
             Some(lease) => Answer::json(200, &LeaseView::of(lease)),
             None => Refused::internal("a changed lease is not there").answer(),
         },
+        Ok(Ack::Chip(id)) => match draft.chip(id) {
+            Some(chip) => Answer::json(200, &render::chip(&draft.fleet.nodes[chip.node], chip, &shared.telemetry)),
+            None => Refused::internal("a changed chip is not there").answer(),
+        },
         Ok(Ack::Registered(session)) => Answer::json(200, &shared.registered(*session)),
         Ok(Ack::Done) => Answer { status: 200, body: "{}".into(), replayed: false },
     }

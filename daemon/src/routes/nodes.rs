@@ -18,6 +18,9 @@ use std::time::Instant;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+/// Most faults told in one report.
+const FAULTS_MAX: usize = 1024;
+
 /// Registers an agent and everything its node has; answers the session it reports under. A new boot id ends the leases
 /// that ran on the node; the same boot id means that only the agent restarted.
 #[utoipa::path(post, path = "/v1/nodes/{id}/register", tag = "agents", operation_id = "registerNode",
@@ -166,6 +169,10 @@ fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
         let id = chip_id(format!("vacant[{index}].chip"), &vacant.chip)?;
         Ok((id, LeaseId(vacant.lease), vacant.epoch))
     });
+    if body.faults.len() > FAULTS_MAX {
+        return Err(Invalid::new("out_of_range", "faults", format!("at most {FAULTS_MAX} faults a report")));
+    }
+    let faults = body.faults.iter().enumerate().map(|(index, fault)| fault.parse(&format!("faults[{index}]")));
     let refused = body.refused.iter().enumerate().map(|(index, refused)| {
         Ok(RefusedGrant {
             lease: LeaseId(refused.lease),
@@ -181,6 +188,7 @@ fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
         health,
         confirmed: body.confirmed.iter().map(|lease| LeaseId(*lease)).collect(),
         vacant: vacant.collect::<Result<_, Invalid>>()?,
+        faults: faults.collect::<Result<_, Invalid>>()?,
         refused: refused.collect::<Result<_, Invalid>>()?,
         fenced: body.fenced.iter().map(|lease| LeaseId(*lease)).collect(),
     })

@@ -97,6 +97,20 @@ impl Refused {
                 let detail = format!("chip {chip} is registered on node {node}");
                 Refused::new(409, "chip_elsewhere", "A chip belongs to another node", detail).at("chips")
             }
+            Refusal::NoSuchChip(chip) => Refused::no_such_chip(chip.as_str()),
+            Refusal::NotQuarantined(chip) => {
+                Refused::new(409, "chip_in_service", "The chip is in service", format!("chip {chip} is in service"))
+            }
+            Refusal::NotVacated { chip, lease } => {
+                let detail = format!(
+                    "chip {chip} is not proven vacant of ended lease {lease}; only its node's proof brings it back"
+                );
+                Refused::new(409, "not_vacated", "The chip is not proven vacant", detail)
+            }
+            Refusal::HeldByNodeFault { chip, other } => {
+                let detail = format!("chip {chip} is out of service for a fault of chip {other}: release that one");
+                Refused::new(409, "node_fault", "Another chip of its node has the fault", detail)
+            }
             Refusal::NodeReports(node) => {
                 let detail = format!("node {node} reports to this daemon, so it is not off");
                 Refused::new(409, "node_reports", "The node reports", detail)
@@ -114,6 +128,11 @@ impl Refused {
     /// The job is over.
     pub fn job_over(id: impl std::fmt::Display, state: &str) -> Refused {
         Refused::new(409, "job_over", "The job is over", format!("job {id} is {state} and cannot change any more"))
+    }
+
+    /// No chip with this id.
+    pub fn no_such_chip(id: &str) -> Refused {
+        Refused::new(404, "no_such_chip", "No such chip", format!("there is no chip {id:?}"))
     }
 
     /// No lease with this id.

@@ -55,24 +55,26 @@ pub async fn raise_epochs(tx: &mut PgConnection, chips: &[(ChipId, u64, u64)]) -
     expect_rows("raise lease epochs", chips.len(), &done)
 }
 
-/// Writes facts, health and quarantine of chips that changed.
+/// Writes facts, health, quarantine and faults of chips that changed.
 pub async fn update(tx: &mut PgConnection, chips: &[ChipWrite]) -> Result<()> {
     let ids: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.id.to_string()).collect();
     let classes: Vec<String> = chips.iter().map(|(_, _, chip)| chip.facts.class.to_string()).collect();
     let health: Vec<String> = chips.iter().map(|(_, _, chip)| json(&chip.health)).collect();
     let quarantine: Vec<Option<String>> = chips.iter().map(|(_, _, chip)| chip.quarantine.as_ref().map(json)).collect();
     let facts: Vec<String> = chips.iter().map(|(_, _, chip)| json(&chip.facts)).collect();
+    let faults: Vec<String> = chips.iter().map(|(_, _, chip)| json(&chip.faults)).collect();
     let done = sqlx::query!(
         "update chips set device_class = c.device_class, health = c.health::jsonb, quarantine = c.quarantine::jsonb,
-             facts = c.facts::jsonb
-         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-             as c (id, device_class, health, quarantine, facts)
+             facts = c.facts::jsonb, faults = c.faults::jsonb
+         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             as c (id, device_class, health, quarantine, facts, faults)
          where chips.id = c.id",
         &ids,
         &classes,
         &health,
         &quarantine as _,
-        &facts
+        &facts,
+        &faults
     )
     .execute(tx)
     .await?;
@@ -82,13 +84,15 @@ pub async fn update(tx: &mut PgConnection, chips: &[ChipWrite]) -> Result<()> {
 /// Every chip by the name of its node, in the order of registration.
 pub async fn load(tx: &mut PgConnection) -> Result<BTreeMap<String, Vec<ChipRow>>> {
     let mut chips: BTreeMap<String, Vec<ChipRow>> = BTreeMap::new();
-    let rows = sqlx::query!("select id, node_id, lease_epoch, health, quarantine, facts from chips order by number");
+    let rows =
+        sqlx::query!("select id, node_id, lease_epoch, health, quarantine, facts, faults from chips order by number");
     for row in rows.fetch_all(&mut *tx).await? {
         chips.entry(row.node_id).or_default().push(ChipRow {
             facts: unjson("chips", &row.id, row.facts)?,
             epoch: unsigned("chips", &row.id, row.lease_epoch)?,
             health: unjson("chips", &row.id, row.health)?,
             quarantine: row.quarantine.map(|value| unjson("chips", &row.id, value)).transpose()?,
+            faults: unjson("chips", &row.id, row.faults)?,
         });
     }
     Ok(chips)

@@ -231,6 +231,7 @@ impl Node {
             refused: Vec::new(),
             fenced: Vec::new(),
             work: Vec::new(),
+            faults: Vec::new(),
             orders_seen: None,
         }
     }

@@ -5,6 +5,7 @@ mod common;
 mod contract;
 mod elastic;
 mod explain;
+mod faults;
 mod jobs;
 mod logs;
 mod node_loss;

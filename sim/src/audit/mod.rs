@@ -162,7 +162,7 @@ impl Auditor {
             Event::NodeSilent { node } => self.chips.heard(node, false),
             Event::ChipHealthChanged { chip, health } => self.chips.health(chip, health),
             Event::ChipQuarantined { chip, .. } => self.chips.quarantined(chip, true),
-            Event::ChipRestored { chip } => self.chips.quarantined(chip, false),
+            Event::ChipRestored { chip } | Event::ChipReleased { chip, .. } => self.chips.quarantined(chip, false),
             Event::ChipVacated { chip, lease, epoch } => {
                 self.report.vacated += 1;
                 self.chips.vacated(chip, *lease, *epoch, findings);

@@ -169,6 +169,7 @@ impl VirtualCluster {
                 vacant: Vec::new(),
                 refused: Vec::new(),
                 fenced: Vec::new(),
+                faults: Vec::new(),
             });
             report.vacant.extend(placement.holds.iter().map(|hold| (hold.chip.clone(), lease, hold.epoch)));
         }
