@@ -12,6 +12,7 @@ pub mod config;
 pub mod dialogue;
 pub mod fault_point;
 pub mod faults;
+pub mod fence;
 pub mod holders;
 pub mod host;
 pub mod idle;

@@ -1,6 +1,8 @@
 //! Starting a replica: its folder, its cgroup, its record on disk, and then its guardian.
 
 use super::containment::Containment;
+use super::deadline::Deadlines;
+use super::expiry::Expiry;
 use super::guard::FLAG;
 use super::ladder::Bounds;
 use super::record::{Folder, Key, Record};
@@ -103,11 +105,25 @@ impl WorkOptions {
             user: self.user.as_ref().map(|user| (user.uid, user.gid)),
             notice_signal: wanted.work.notice_signal.as_deref().and_then(|name| name.parse().ok()),
             output_bytes_max: self.output_bytes_max,
+            expiry: self.expiry(key, wanted)?,
         };
         fault_point::reach("start-cgroup-made");
         folder.keep_record(&record)?;
         fault_point::reach("start-record-kept");
         Ok(record)
+    }
+
+    /// When the guardian ends the work by itself. The deadline is written before the work is started.
+    fn expiry(&self, key: Key, wanted: &WantedLease) -> anyhow::Result<Option<Expiry>> {
+        let Some(kill) = wanted.fence_kill else { return Ok(None) };
+        let file = self.deadlines().context("make the folder of deadlines")?.file(key.lease);
+        let kill_after = kill.min(self.bounds.kill_after);
+        Ok(Some(Expiry { file, kill_after_ms: u64::try_from(kill_after.as_millis()).unwrap_or(u64::MAX) }))
+    }
+
+    /// The deadlines of fenced leases.
+    pub(crate) fn deadlines(&self) -> std::io::Result<Deadlines> {
+        Deadlines::below(&self.state_dir, &self.boot_id)
     }
 
     /// Starts the guardian of what was written down.

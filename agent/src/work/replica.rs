@@ -3,7 +3,7 @@
 
 use super::cgroup::Cgroup;
 use super::ladder::{Act, Bounds, Ladder, Wanted};
-use super::procs::{self, Proc};
+use super::procs::{self, Proc, descends};
 use super::record::{Folder, Guardian, Key, Record};
 use super::wish::ReplicaView;
 use crate::fault_point;
@@ -302,12 +302,6 @@ impl Replica {
     fn ending_ms(&self, now: Duration) -> u64 {
         self.ending_since.map_or(0, |since| now.saturating_sub(since).as_millis() as u64)
     }
-}
-
-fn descends(parents: &BTreeMap<u32, u32>, pid: u32, from: u32) -> bool {
-    // A list taken while processes come and go may hold a circle: no walk is longer than the list.
-    let walk = std::iter::successors(Some(pid), |pid| parents.get(pid).copied()).take(parents.len());
-    walk.skip(1).any(|above| above == from)
 }
 
 fn failed(reason: &str) -> WorkBody {
