@@ -29,7 +29,7 @@ test: install-missing ## Everything that must hold: format, tests, lints, query 
 	cargo xtask db-check
 
 chaos: install-missing ## Real faults under load for CHAOS_MINUTES (10), judged; a short version is part of `test`
-	cargo build --profile demo $(demo_binaries)
+	cargo build --profile demo $(demo_binaries) --features chiptide-daemon/failpoints,chiptide-agent/failpoints
 	cargo build --profile demo --package fake-nvml
 	target/demo/chiptide-sim faults --all --faults 100000 --minutes $(CHAOS_MINUTES) --seed $(CHAOS_SEED) --json chaos-report.json
 

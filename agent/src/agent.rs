@@ -4,6 +4,8 @@
 use crate::backoff::Backoff;
 use crate::complaints::{Complaints, Verdict};
 use crate::faults::Watching;
+use crate::fence::Fences;
+use crate::host;
 use crate::logs::Logs;
 use crate::reading::NodeReading;
 use crate::session::Session;
@@ -19,7 +21,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{error, info};
 use uuid::Uuid;
 
 /// How long a registration may take before it counts as unanswered.
@@ -102,7 +104,8 @@ impl Agent {
     /// This agent, running the workloads of its leases. Without, leases are carried and whoever holds them runs the work.
     pub fn running(mut self, mut work: Work) -> Agent {
         self.logs = Some(Logs::new(work.outputs()));
-        self.wishing = Some(Wishing::new(work.view()));
+        let fences = Fences::after(work.deadlines().clone());
+        self.wishing = Some(Wishing::new(work.view()).fenced(fences));
         self.work = Some(work);
         self
     }
@@ -122,6 +125,30 @@ impl Agent {
                 self.complaints.not_kept(&error);
                 false
             }
+        }
+    }
+
+    /// A report sent at `sent` was answered as renewed. The guardians have the new deadlines before they count: a renewal that
+    /// cannot be written is none.
+    pub(crate) fn renew(&mut self, sent: Duration) {
+        let (Some(wishing), Some(work)) = (&mut self.wishing, &mut self.work) else { return };
+        let now = host::boot_time();
+        let mut renewed = wishing.fences().clone();
+        renewed.renew(sent, now);
+        match work.keep_deadlines(&renewed.deadlines()) {
+            Ok(()) => wishing.set_fences(renewed),
+            Err(error) => error!(node = %self.config.node, "a renewal cannot be written, and does not count: {error}"),
+        }
+    }
+
+    /// Fenced leases have come or gone with new orders.
+    pub(crate) fn keep_deadlines(&mut self) {
+        let (Some(wishing), Some(work)) = (&self.wishing, &mut self.work) else { return };
+        let fences = wishing.fences();
+        let present = |lease: Uuid| wishing.view().leases_present().any(|other| other == lease);
+        let kept = work.keep_deadlines(&fences.deadlines());
+        if let Err(error) = kept.and_then(|()| work.forget_deadlines(|lease| fences.knows(lease) || present(lease))) {
+            error!(node = %self.config.node, "the deadlines of fenced leases cannot be kept: {error}");
         }
     }
 

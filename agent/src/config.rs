@@ -100,7 +100,7 @@ pub struct Given {
     /// Run although there is no driver
     #[arg(long, env = "CHIPTIDE_AGENT_ALLOW_NO_CHIPS", num_args = 0..=1, default_missing_value = "true")]
     allow_no_chips: Option<bool>,
-    /// The kernel's log, read for XIDs; an empty path reads none
+    /// The kernel's log, read for XIDs; /dev/null for none
     #[arg(long, env = "CHIPTIDE_AGENT_KMSG", value_name = "FILE")]
     kmsg: Option<PathBuf>,
     /// Table of XIDs that replaces rows of the built-in one

@@ -149,6 +149,11 @@ impl Dialogue {
         self.telling.as_ref().map_or(&[], |telling| &telling.faults)
     }
 
+    /// Something else than what reports tell makes the next one due.
+    pub fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+    }
+
     /// The proofs of the report in flight that the last accepted one did not tell.
     pub fn new_proofs(&self) -> impl Iterator<Item = &VacantBody> {
         let before = self.told.as_ref().map_or(&[][..], |told| &told.vacant);

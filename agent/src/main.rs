@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::fault_point;
 use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
@@ -24,6 +25,7 @@ const SIGHTINGS_MAX: usize = 256;
 const MISSED_ROUNDS: u32 = 5;
 
 fn main() -> ExitCode {
+    fault_point::set_up();
     // The guardian of a workload is this binary too; it needs nothing of what follows.
     let mut arguments = std::env::args_os().skip(1);
     if let (Some(flag), Some(folder), None) = (arguments.next(), arguments.next(), arguments.next())
@@ -53,7 +55,8 @@ fn start(command: &CommandLine) -> anyhow::Result<()> {
         return Ok(());
     }
     log_to_stderr(config.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // One thread: what blocks has threads of its own, and a node's memory belongs to its jobs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the runtime")?;
     let ended = runtime.block_on(run(command, config));
     // The driver may be stuck in a call for ever; it is not waited for.

@@ -6,6 +6,7 @@ use crate::agent::Agent;
 use crate::backoff::Backoff;
 use crate::complaints::Verdict;
 use crate::dialogue::{BURST, Dialogue, Received};
+use crate::fault_point;
 use crate::faults;
 use crate::host;
 use crate::reading::NodeReading;
@@ -18,6 +19,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 /// How long the daemon may hold a poll that has nothing new.
 const POLL_WAIT: Millis = Millis::from_secs(30);
@@ -30,6 +32,9 @@ const POLL_HELD: Duration = Duration::from_millis(500);
 /// That moment.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often to look at the deadlines of fenced leases.
+const FENCE_LOOK: Duration = Duration::from_secs(1);
+
 /// A call under way, with the moment it was asked; `None` for no answer in time.
 type Call<T> = Pin<Box<dyn Future<Output = (Instant, Option<Result<T, ClientError>>)> + Send>>;
 
@@ -41,6 +46,10 @@ struct Over;
 pub(crate) struct Session<'a> {
     agent: &'a mut Agent,
     dialogue: Dialogue,
+    /// When the report in flight was sent, on the boot-time clock.
+    sent: Duration,
+    /// Fenced leases that were over when the last report was made.
+    over: Vec<Uuid>,
     report_pause: Backoff,
     poll_pause: Backoff,
 }
@@ -52,6 +61,8 @@ impl<'a> Session<'a> {
         Session {
             agent,
             dialogue: Dialogue::new(told, boot_id, every, registered, Instant::now()),
+            sent: Duration::ZERO,
+            over: Vec::new(),
             report_pause: Backoff::default(),
             poll_pause: Backoff::default(),
         }
@@ -75,6 +86,7 @@ impl<'a> Session<'a> {
             self.agent.weigh(&reading, self.dialogue.is_informed());
             self.agent.watch(&reading, Timestamp(Utc::now().timestamp_millis()), self.dialogue.is_informed());
             self.dialogue.tell_faults(self.agent.faults());
+            self.mind_fences();
             if report.is_none() {
                 report = self.report_if_due(&reading);
             }
@@ -102,11 +114,23 @@ impl<'a> Session<'a> {
                 () = wishing::changed(&mut self.agent.work) => Ok(()),
                 () = faults::seen(&mut self.agent.watching) => Ok(()),
                 () = sleep_until(wake), if report.is_none() => Ok(()),
+                () = fence_due(self.agent.wishing.as_ref()) => Ok(()),
             };
             if let Err(Over) = over {
                 return;
             }
         }
+    }
+
+    /// A fenced lease that has run out is news, and so is one that waits for its first renewal.
+    fn mind_fences(&mut self) {
+        let Some(wishing) = &self.agent.wishing else { return };
+        let over: Vec<Uuid> = wishing.fences().over().collect();
+        for lease in over.iter().filter(|lease| !self.over.contains(lease)) {
+            warn!(node = %self.agent.config.node, %lease, "not renewed in time: its work is being ended");
+            self.dialogue.hurry(Instant::now());
+        }
+        self.over = over;
     }
 
     fn poll(&self, wait: Duration) -> Call<OrdersView> {
@@ -123,15 +147,22 @@ impl<'a> Session<'a> {
 
     /// Starts a report when the time has come or something must be told at once.
     fn report_if_due(&mut self, reading: &NodeReading) -> Option<Call<ReportView>> {
-        let now = Instant::now();
+        let (now, sent) = (Instant::now(), host::boot_time());
         let work = self.agent.wishing.as_ref().map(Wishing::view);
         let mut body = self.dialogue.report_if_due(reading, &self.agent.standing, work, now)?;
         if let Some(view) = work {
             body.work = view.with_ages(&body.work, host::boot_time());
         }
+        // Work that ended because its lease ran out has not failed.
+        let over = &self.over;
+        body.confirmed.retain(|lease| !over.contains(lease));
+        body.work.retain(|work| !over.contains(&work.lease));
+        body.fenced.clone_from(over);
+        self.sent = sent;
         for (order, why) in self.agent.standing.not_vacant(reading) {
             debug!(node = %self.agent.config.node, lease = %order.lease, chip = %order.chip, "not vacant yet: {why}");
         }
+        fault_point::reach("report-made");
         let (client, node) = (self.agent.client.clone(), self.agent.config.node.clone());
         Some(Box::pin(async move { (now, timeout(REPORT_LIMIT, client.report(&node, &body)).await.ok()) }))
     }
@@ -140,10 +171,14 @@ impl<'a> Session<'a> {
         let wait = match answer {
             Some(Ok(view)) => {
                 self.agent.complaints.answered();
+                if view.renewed {
+                    self.agent.renew(self.sent);
+                }
                 if let Some(orders) = view.orders {
                     self.take_over(asked, orders);
                 }
                 if view.accepted {
+                    fault_point::reach("report-accepted");
                     for proof in self.dialogue.new_proofs() {
                         info!(node = %self.agent.config.node, lease = %proof.lease, chip = %proof.chip,
                             epoch = proof.epoch, "proven vacant");
@@ -196,9 +231,11 @@ impl<'a> Session<'a> {
         };
         debug!(node = %self.agent.config.node, revision = %orders.revision, leases = orders.leases.len(),
             vacate = orders.vacate.len(), "orders");
+        fault_point::reach("orders-received");
         if !self.agent.keep(&standing) {
             return false;
         }
+        fault_point::reach("orders-kept");
         self.agent.standing = standing;
         let agent = &mut *self.agent;
         if let Some(logs) = &mut agent.logs {
@@ -206,13 +243,18 @@ impl<'a> Session<'a> {
         }
         if let Some(wishing) = &mut self.agent.wishing {
             wishing.receive(&orders, host::boot_time());
+            if wishing.fences().lacks_renewal() {
+                self.dialogue.hurry(now);
+            }
         }
+        self.agent.keep_deadlines();
         self.dialogue.accept(&orders, now);
         for grant in out_of_date {
             warn!(node = %self.agent.config.node, lease = %grant.lease, chip = %grant.chip, epoch = grant.epoch,
                 "not confirmed: a newer lease epoch of this chip has been seen");
         }
         self.agent.orders.send_replace(orders);
+        fault_point::reach("orders-told");
         true
     }
 }
@@ -222,6 +264,14 @@ fn after_failure(verdict: Verdict, pause: &mut Backoff) -> Result<Duration, Over
         Verdict::Register => Err(Over),
         Verdict::Retry(told) => Ok(pause.next_told(told)),
         Verdict::Refused => Ok(pause.slow()),
+    }
+}
+
+/// Waits until the next fenced lease may be over, or a moment: this wait stands still while the machine is suspended.
+async fn fence_due(wishing: Option<&Wishing>) {
+    match wishing.and_then(|wishing| wishing.fences().next()) {
+        Some(due) => sleep(due.saturating_sub(host::boot_time()).min(FENCE_LOOK)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,6 +2,8 @@
 //! few lines at the end that put it to work.
 
 use crate::agent::Agent;
+use crate::fence::Fences;
+use crate::host;
 use crate::reading::NodeReading;
 use crate::standing::Standing;
 use crate::work::{View, WantedLease, Wish, Work};
@@ -20,6 +22,7 @@ pub struct Wishing {
     /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
     last_wanted: BTreeMap<(Uuid, String), u64>,
     deadlines: BTreeMap<Uuid, Duration>,
+    fences: Fences,
     /// Since when nothing is left of the runs before this one, by lease.
     past: BTreeMap<Uuid, (u32, Instant)>,
 }
@@ -28,6 +31,21 @@ impl Wishing {
     /// Of a node whose keeper knows this.
     pub fn new(view: View) -> Wishing {
         Wishing { view, ..Wishing::default() }
+    }
+
+    /// The same, with the fences that an agent before has left.
+    pub fn fenced(self, fences: Fences) -> Wishing {
+        Wishing { fences, ..self }
+    }
+
+    /// Until when fenced leases may run.
+    pub fn fences(&self) -> &Fences {
+        &self.fences
+    }
+
+    /// Other fences hold from now on.
+    pub fn set_fences(&mut self, fences: Fences) {
+        self.fences = fences;
     }
 
     /// What the keeper knew when it was last asked.
@@ -44,6 +62,7 @@ impl Wishing {
             Some((order.lease, new.into_iter().chain(known).min()?))
         };
         self.deadlines = orders.leases.iter().filter_map(deadline).collect();
+        self.fences.receive(orders, now);
     }
 
     /// What the keeper, who knows `view`, is to be told, if that is something else than it was told last; and holds back the
@@ -100,8 +119,17 @@ impl Wishing {
         run == 0 || since.is_some_and(|since| replica.chips.is_empty() || reading.taken > since)
     }
 
+    /// Whether something may still run on a chip of this replica that no order accounts for: work of a lease that is over
+    /// here, or that the daemon has forgotten, and that no reading shows because it has not begun to use the chip.
+    fn is_taken(&self, orders: &OrdersView, lease: Uuid, replica: &ReplicaOrder) -> bool {
+        let ordered = |other: &Uuid| orders.leases.iter().any(|order| order.lease == *other);
+        let strangers = self.view.leases_present().filter(|other| *other != lease && !ordered(other));
+        strangers.into_iter().any(|other| replica.chips.iter().any(|chip| self.view.may_be_on(other, chip)))
+    }
+
     fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {
         let fresh = standing.orders().leases.iter().filter(|order| standing.is_fresh(order));
+        let fresh = fresh.filter(|order| self.fences.may_run(order.lease, order.fence));
         let leases = fresh.filter_map(|order| Some((order.lease, self.wanted(standing, order, reading)?)));
         let vendor = |chip: &crate::ChipNow| (chip.chip.id.clone(), chip.chip.vendor.clone());
         Wish { number: self.wish.number, leases: leases.collect(), vendors: reading.chips.iter().map(vendor).collect() }
@@ -115,6 +143,7 @@ impl Wishing {
         let may_start = |replica: &&ReplicaOrder| {
             before.is_some_and(|before| before.contains(&replica.rank))
                 || self.is_after_past_runs(order.lease, work.run, replica, reading)
+                    && !self.is_taken(standing.orders(), order.lease, replica)
                     && standing.may_start(order, &replica.chips, reading)
         };
         Some(WantedLease {
@@ -122,6 +151,7 @@ impl Wishing {
             epoch: order.chips.iter().map(|chip| chip.epoch).max().unwrap_or(0),
             deadline: self.deadlines.get(&order.lease).copied(),
             deadline_at: order.deadline,
+            fence_kill: order.fence.map(|fence| Duration::from_millis(fence.kill.0)),
             may_start: work.replicas.iter().filter(may_start).map(|replica| replica.rank).collect(),
             work,
         })
@@ -132,7 +162,10 @@ impl Agent {
     /// Keeps the workloads in step with the orders, where this agent runs any. `informed` once orders have come.
     pub(crate) fn mind_work(&mut self, reading: &NodeReading, informed: bool) {
         let (Some(wishing), Some(work)) = (&mut self.wishing, &mut self.work) else { return };
-        if let Some(wish) = wishing.mind(work.view(), &mut self.standing, reading, informed, Instant::now()) {
+        let view = work.view();
+        // After the look at the work: what its guardian has ended in time is known to be over by then.
+        wishing.fences.tick(host::boot_time());
+        if let Some(wish) = wishing.mind(view, &mut self.standing, reading, informed, Instant::now()) {
             work.wish(wish);
         }
     }

@@ -1,5 +1,6 @@
 //! Leadership: taking it, renewing it every third of its life, warning when it is not renewed in two thirds.
 
+use crate::fault_point;
 use crate::store::StoreError;
 use crate::store::leader::{self, Leadership};
 use anyhow::Context;
@@ -29,8 +30,10 @@ impl Seat {
         let mut told = false;
         loop {
             let alone = leader::try_alone(&mut connection).await.context("try the leader's lock")?;
+            fault_point::reach("lead-before-taking");
             let taken = leader::take_over(&mut connection, instance, alone, TTL.as_secs_f64()).await;
             if let Some(leadership) = taken.context("take the lead")? {
+                fault_point::reach("lead-taken");
                 tracing::info!(epoch = leadership.epoch, "took the lead");
                 return Ok(Seat { leadership, url: url.to_owned(), connection });
             }
@@ -71,6 +74,7 @@ impl Seat {
             self.connection = PgConnection::connect(&self.url).await?;
             leader::try_alone(&mut self.connection).await?;
         }
+        fault_point::reach("lead-before-renewing");
         leader::renew(&mut self.connection, self.leadership, TTL.as_secs_f64()).await
     }
 }

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod doors;
+pub mod fault_point;
 pub mod health;
 pub mod leading;
 pub mod log_desk;

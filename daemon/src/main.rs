@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use chiptide_daemon::config::{Config, Flags, LogFormat};
+use chiptide_daemon::fault_point;
 use chiptide_daemon::health::Health;
 use chiptide_daemon::own_postgres::OwnPostgres;
 use chiptide_daemon::serve::Outside;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 fn start() -> anyhow::Result<()> {
     // Two providers could be compiled in one day; choosing here keeps rustls from panicking then.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    fault_point::set_up();
     let flags = Flags::parse();
     let config = Config::load(&flags)?;
     if flags.print_config {

@@ -9,6 +9,8 @@ use crate::world::World;
 
 /// The number of a name that nothing else bears any more.
 const NOBODY: u8 = 200;
+/// What a deposed daemon remembers and can no longer use.
+const UNUSED: u8 = 201;
 
 /// The state with its names numbered. Nodes and daemons stay in their places, as a story needs it.
 pub fn numbered(mut world: World) -> World {
@@ -81,8 +83,8 @@ fn only_answers(memory: &mut Ledger, world: &World, rules: Rules) {
         let asked = row.session == world.nodes[n].session;
         let matters = |hold: &Hold| asked && !is_over(world, n, hold.lease, hold.epoch, rules);
         let hold = row.hold.filter(matters).map(|hold| Hold { job: 0, confirmed: false, said: false, ..hold });
-        let session = if asked { row.session } else { NOBODY };
-        *row = Row { session, hold, epoch: 0, boot: NOBODY, ..Row::default() };
+        let session = if asked { row.session } else { UNUSED };
+        *row = Row { session, hold, epoch: 0, boot: UNUSED, ..Row::default() };
     }
 }
 
@@ -232,7 +234,7 @@ fn number_epochs(world: &mut World, n: usize) {
 fn each_epoch(world: &mut World, n: usize, visit: &mut impl FnMut(&mut u8)) {
     for ledger in ledgers_mut(world) {
         let row = &mut ledger.rows[n];
-        if row.boot != NOBODY {
+        if row.boot != UNUSED {
             visit(&mut row.epoch);
         }
         row.hold.iter_mut().for_each(|hold| visit(&mut hold.epoch));
@@ -262,10 +264,10 @@ fn number_visits(world: &mut World, n: usize) {
         *name = at as u8;
     }
     for ledger in ledgers_mut(world) {
-        if ledger.rows[n].session != NOBODY {
+        if ledger.rows[n].session != UNUSED {
             number(&mut sessions, &mut ledger.rows[n].session);
         }
-        if ledger.rows[n].boot != NOBODY {
+        if ledger.rows[n].boot != UNUSED {
             number(&mut boots, &mut ledger.rows[n].boot);
         }
     }

@@ -395,7 +395,11 @@ impl Protocol {
 
     fn offer_node(&self, world: &World, n: usize, actions: &mut Vec<Action>) {
         let (bounds, node, row) = (self.bounds, &world.nodes[n], &world.ledger.rows[n]);
-        let mut offer = |may: bool, action: Action| may.then(|| actions.push(action)).unwrap_or_default();
+        let mut offer = |may: bool, action: Action| {
+            if may {
+                actions.push(action);
+            }
+        };
         offer(node.up && node.answer.is_some(), Action::Deliver(n));
         offer(node.up && node.late.is_some(), Action::DeliverLate(n));
         offer(node.may_start(self.rules).is_some(), Action::Start(n));

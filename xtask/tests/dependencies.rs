@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every allowed edge between our crates. `sim → agent` is on purpose: `chiptide-sim fleet` runs the agent's own code.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("chiptide-model", &[]),
     ("chiptide-allocator", &["chiptide-model"]),
     ("chiptide-api", &["chiptide-model"]),
@@ -14,6 +14,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("chiptide-agent", &["chiptide-api", "chiptide-model"]),
     ("chiptide-cli", &["chiptide-api", "chiptide-model"]),
     ("chiptide-sim", &["chiptide-agent", "chiptide-allocator", "chiptide-api", "chiptide-model", "chiptide-postgres"]),
+    ("chiptide-protocol", &[]),
     ("fake-nvml", &[]),
     ("xtask", &["chiptide-postgres"]),
 ];

@@ -1,6 +1,7 @@
 //! A state file: a first line with a checksum, then JSON. Written whole under another name, synced, and renamed, so a crash
 //! leaves the old file or the new one. The checksum is for everything else that happens to disks.
 
+use crate::fault_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -58,8 +59,11 @@ pub fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError> {
     let write = || {
         let mut file = File::create(&next)?;
         file.write_all(&bytes)?;
+        fault_point::reach("state-written");
         file.sync_all()?;
+        fault_point::reach("state-synced");
         fs::rename(&next, path)?;
+        fault_point::reach("state-renamed");
         sync_folder(path)
     };
     write().map_err(|error| StateError::io("write", path, error))

@@ -1,10 +1,12 @@
 //! The guardian of one replica: a small process between the agent and the workload, so that neither the end nor the upgrade
 //! of the agent ends the work or loses how it ended. It starts the workload inside its cgroup, keeps what it says, waits for
-//! it, and writes down how it ended. It never decides anything, and takes no signal from the ladder: that is for the workload.
+//! it, and writes down how it ended. It takes no signal from the ladder: that is for the workload. By itself it ends the
+//! work only when a fenced lease has not been renewed in time ([`super::expiry`]).
 
 use super::output::Output;
 use super::record::{Folder, Record};
-use anyhow::Context;
+use crate::fault_point;
+use anyhow::{Context, ensure};
 use chiptide_api::work::WorkBody;
 use rustix::process::{WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 use std::os::unix::process::CommandExt;
@@ -19,27 +21,46 @@ pub const FLAG: &str = "--guard";
 pub fn run(folder: &Path) -> anyhow::Result<()> {
     let folder = Folder::at(folder.to_owned());
     let _lock = folder.guard().context("lock the replica")?;
+    fault_point::reach("guardian-locked");
     if folder.is_fenced() {
         return Ok(());
     }
+    fault_point::reach("guardian-not-fenced");
     let record = folder.record()?.context("nothing is to be started here")?;
     // What the workload leaves behind becomes ours to reap, and stays below us in the tree of processes.
     set_child_subreaper(Some(getpid())).context("become a subreaper")?;
-    let (ended, outputs) = match start(&record, &folder) {
+    let (ended, outputs) = match start_in_time(&record, &folder) {
         Ok((pid, outputs)) => {
             // Without this file the start is known a little less well; the work itself does not need it.
+            fault_point::reach("guardian-started");
             let _ = folder.keep_started(pid);
+            fault_point::reach("guardian-started-kept");
             (end_of(pid, &record), outputs)
         }
         Err(error) => (WorkBody::Failed { reason: format!("{error:#}") }, Vec::new()),
     };
+    fault_point::reach("guardian-saw-end");
     folder.keep_ended(&ended)?;
+    fault_point::reach("guardian-end-kept");
     // Leftovers are the agent's to end.
     while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
     for output in outputs {
         let _ = output.join();
     }
     Ok(())
+}
+
+/// Starts the workload, and beside it, where it is fenced, who ends it when its time is up.
+fn start_in_time(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandle<()>>)> {
+    let Some(expiry) = record.expiry.clone() else { return start(record, folder) };
+    ensure!(!expiry.is_due(), "its lease was not renewed in time");
+    let (own, of) = (record.cgroups.as_ref().map(|(own, _)| own.clone()), folder.clone());
+    // Before the workload, so that nothing runs that nobody would end.
+    thread::Builder::new()
+        .name("expiry".into())
+        .spawn(move || expiry.enforce(&of, own.as_ref()))
+        .context("start the thread that ends it in time")?;
+    start(record, folder)
 }
 
 fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandle<()>>)> {
@@ -55,6 +76,7 @@ fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandl
     // The child is born where its parent is. If the cgroup is gone, the replica has been given up: no start.
     if let Some((own, _)) = &record.cgroups {
         own.enter().context("enter the cgroup")?;
+        fault_point::reach("guardian-in-cgroup");
     }
     let started = command.spawn().with_context(|| format!("start {program:?}"));
     if let Some((_, guards)) = &record.cgroups {

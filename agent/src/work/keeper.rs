@@ -2,6 +2,7 @@
 //! rest down the ladder, and tells what it knows. It alone starts and ends replicas, so a start and a fence never race here.
 
 use super::containment::Containment;
+use super::deadline::Deadlines;
 use super::ladder::Wanted;
 use super::launch::WorkOptions;
 use super::outputs::Outputs;
@@ -20,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 /// How often to look while something starts or ends, while something runs, and while nothing does.
 const IN_MOTION: Duration = Duration::from_millis(10);
@@ -37,6 +39,9 @@ pub struct Work {
     stop: Arc<AtomicBool>,
     view: watch::Receiver<View>,
     outputs: Outputs,
+    deadlines: Deadlines,
+    /// Deadlines as they were last written.
+    written: BTreeMap<Uuid, Duration>,
 }
 
 impl Work {
@@ -47,6 +52,8 @@ impl Work {
         fs::create_dir_all(options.state_dir.join("work")).context("make the folder of workloads")?;
         fs::create_dir_all(options.state_dir.join("finished")).context("make the folder of finished workloads")?;
         let outputs = Outputs::below(options.state_dir.clone());
+        let deadlines = options.deadlines().context("make the folder of deadlines")?;
+        let written = deadlines.load().context("read the deadlines of fenced leases")?;
         let (wishes, stop) = (Arc::new(Wishes::default()), Arc::new(AtomicBool::new(false)));
         let mut keeper = Keeper {
             options,
@@ -65,7 +72,32 @@ impl Work {
             }
         };
         thread::Builder::new().name("workloads".into()).spawn(keep).context("start the keeper's thread")?;
-        Ok(Work { wishes, stop, view, outputs })
+        Ok(Work { wishes, stop, view, outputs, deadlines, written })
+    }
+
+    /// The deadlines of fenced leases as they were last written, by this agent or the one before.
+    pub(crate) fn deadlines(&self) -> &BTreeMap<Uuid, Duration> {
+        &self.written
+    }
+
+    /// Writes the deadlines that have changed, for the guardians. On an error some may not have been.
+    pub(crate) fn keep_deadlines(&mut self, deadlines: &BTreeMap<Uuid, Duration>) -> std::io::Result<()> {
+        for (lease, deadline) in deadlines {
+            if self.written.get(lease) != Some(deadline) {
+                self.deadlines.write(*lease, *deadline)?;
+                self.written.insert(*lease, *deadline);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the deadlines of all leases but these.
+    pub(crate) fn forget_deadlines(&mut self, wanted: impl Fn(Uuid) -> bool) -> std::io::Result<()> {
+        if self.written.keys().all(|lease| wanted(*lease)) {
+            return Ok(());
+        }
+        self.written.retain(|lease, _| wanted(*lease));
+        self.deadlines.keep_only(wanted)
     }
 
     /// Says what is to run now.

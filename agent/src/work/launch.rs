@@ -1,10 +1,13 @@
 //! Starting a replica: its folder, its cgroup, its record on disk, and then its guardian.
 
 use super::containment::Containment;
+use super::deadline::Deadlines;
+use super::expiry::Expiry;
 use super::guard::FLAG;
 use super::ladder::Bounds;
 use super::record::{Folder, Key, Record};
 use super::wish::WantedLease;
+use crate::fault_point;
 use anyhow::{Context, bail};
 use chiptide_api::work::ReplicaOrder;
 use std::collections::BTreeMap;
@@ -82,6 +85,7 @@ impl WorkOptions {
         if let Some(user) = &self.user {
             chown(folder.scratch(), Some(user.uid), Some(user.gid)).context("give it its folder")?;
         }
+        fault_point::reach("start-folder-made");
         let cgroups = match &self.containment {
             Containment::Cgroups(hierarchy) => {
                 let own = hierarchy.make(key, replica.cpu_milli, replica.memory_mib).context("make its cgroup")?;
@@ -101,9 +105,25 @@ impl WorkOptions {
             user: self.user.as_ref().map(|user| (user.uid, user.gid)),
             notice_signal: wanted.work.notice_signal.as_deref().and_then(|name| name.parse().ok()),
             output_bytes_max: self.output_bytes_max,
+            expiry: self.expiry(key, wanted)?,
         };
+        fault_point::reach("start-cgroup-made");
         folder.keep_record(&record)?;
+        fault_point::reach("start-record-kept");
         Ok(record)
+    }
+
+    /// When the guardian ends the work by itself. The deadline is written before the work is started.
+    fn expiry(&self, key: Key, wanted: &WantedLease) -> anyhow::Result<Option<Expiry>> {
+        let Some(kill) = wanted.fence_kill else { return Ok(None) };
+        let file = self.deadlines().context("make the folder of deadlines")?.file(key.lease);
+        let kill_after = kill.min(self.bounds.kill_after);
+        Ok(Some(Expiry { file, kill_after_ms: u64::try_from(kill_after.as_millis()).unwrap_or(u64::MAX) }))
+    }
+
+    /// The deadlines of fenced leases.
+    pub(crate) fn deadlines(&self) -> std::io::Result<Deadlines> {
+        Deadlines::below(&self.state_dir, &self.boot_id)
     }
 
     /// Starts the guardian of what was written down.
@@ -113,7 +133,12 @@ impl WorkOptions {
         let mut command = Command::new(&self.guardian);
         command.arg(FLAG).arg(folder.path()).env_clear().process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        command.spawn().context("start its guardian")
+        #[cfg(feature = "failpoints")]
+        command.envs(std::env::var_os("FAILPOINTS").map(|points| ("FAILPOINTS", points)));
+        fault_point::reach("start-before-guardian");
+        let guardian = command.spawn().context("start its guardian");
+        fault_point::reach("start-after-guardian");
+        guardian
     }
 
     fn environment(&self, key: Key, wanted: &WantedLease, folder: &Folder) -> BTreeMap<String, String> {

@@ -6,6 +6,8 @@
 
 mod cgroup;
 mod containment;
+mod deadline;
+mod expiry;
 pub mod guard;
 mod keeper;
 mod ladder;

@@ -1,6 +1,7 @@
 //! The kernel's list of processes, and signals to them.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::{fs, io};
 
 /// One process.
@@ -51,6 +52,13 @@ pub(crate) fn started(pid: u32) -> Option<u64> {
 pub(crate) fn was_started_with(pid: u32, entries: &[String]) -> bool {
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     entries.iter().all(|entry| environment.split(|byte| *byte == 0).any(|held| held == entry.as_bytes()))
+}
+
+/// Whether a process descends from another, by a list of parents.
+pub(crate) fn descends(parents: &BTreeMap<u32, u32>, pid: u32, from: u32) -> bool {
+    // A list taken while processes come and go may hold a circle: no walk is longer than the list.
+    let walk = std::iter::successors(Some(pid), |pid| parents.get(pid).copied()).take(parents.len());
+    walk.skip(1).any(|above| above == from)
 }
 
 /// Sends a signal. A process that is gone already is what was wanted.

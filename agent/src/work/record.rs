@@ -2,6 +2,7 @@
 //! all that a restarted agent needs to know the replica again.
 
 use super::cgroup::Cgroup;
+use super::expiry::Expiry;
 use crate::state::{StateError, load, save};
 use chiptide_api::work::WorkBody;
 use chiptide_model::Signal;
@@ -60,6 +61,9 @@ pub(crate) struct Record {
     pub(crate) notice_signal: Option<Signal>,
     /// How much of each of stdout and stderr is kept.
     pub(crate) output_bytes_max: u64,
+    /// When its guardian ends it by itself.
+    #[serde(default)]
+    pub(crate) expiry: Option<Expiry>,
 }
 
 /// The replica's guardian.

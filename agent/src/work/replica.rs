@@ -3,9 +3,10 @@
 
 use super::cgroup::Cgroup;
 use super::ladder::{Act, Bounds, Ladder, Wanted};
-use super::procs::{self, Proc};
+use super::procs::{self, Proc, descends};
 use super::record::{Folder, Guardian, Key, Record};
 use super::wish::ReplicaView;
+use crate::fault_point;
 use chiptide_api::work::WorkBody;
 use rustix::process::Signal;
 use serde_json::json;
@@ -139,6 +140,7 @@ impl Replica {
                     self.ended_at.get_or_insert(now);
                     self.present = false;
                     info!(replica = %self.key, after_ms = self.ending_ms(now), "nothing of it is left");
+                    fault_point::reach("ladder-gone");
                 }
                 Ok(false) => {}
                 Err(error) => warn!(replica = %self.key, "whether something of it is left cannot be read: {error}"),
@@ -183,6 +185,7 @@ impl Replica {
             if let Err(error) = self.folder.fence() {
                 warn!(replica = %self.key, "fence: {error}");
             }
+            fault_point::reach("ladder-fenced");
         }
         match act {
             Act::Nothing => {}
@@ -192,20 +195,24 @@ impl Replica {
                 if let Err(error) = self.give_notice(left, deadline_at) {
                     warn!(replica = %self.key, "the notice cannot be written: {error}");
                 }
+                fault_point::reach("ladder-noticed");
                 self.signal_notice();
             }
             Act::Terminate => {
                 info!(replica = %self.key, "terminating");
                 self.members().unwrap_or_default().iter().for_each(|pid| procs::signal(*pid, Signal::TERM));
+                fault_point::reach("ladder-terminated");
             }
             Act::Kill | Act::KillLoudly => {
                 if act == Act::KillLoudly {
                     let left = self.members().unwrap_or_default();
                     error!(replica = %self.key, after_ms = self.ending_ms(now), ?left, "killed, and still there");
                 }
+                fault_point::reach("ladder-before-kill");
                 if let Err(error) = self.kill() {
                     warn!(replica = %self.key, "kill: {error}");
                 }
+                fault_point::reach("ladder-killed");
             }
         }
     }
@@ -295,12 +302,6 @@ impl Replica {
     fn ending_ms(&self, now: Duration) -> u64 {
         self.ending_since.map_or(0, |since| now.saturating_sub(since).as_millis() as u64)
     }
-}
-
-fn descends(parents: &BTreeMap<u32, u32>, pid: u32, from: u32) -> bool {
-    // A list taken while processes come and go may hold a circle: no walk is longer than the list.
-    let walk = std::iter::successors(Some(pid), |pid| parents.get(pid).copied()).take(parents.len());
-    walk.skip(1).any(|above| above == from)
 }
 
 fn failed(reason: &str) -> WorkBody {

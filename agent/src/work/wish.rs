@@ -33,6 +33,8 @@ pub struct WantedLease {
     pub deadline_at: Option<DateTime<Utc>>,
     /// Ranks whose chips are there, healthy and proven empty: what has not been started may be.
     pub may_start: BTreeSet<u32>,
+    /// Set where the work is fenced: from SIGTERM to the kill when it is not renewed.
+    pub fence_kill: Option<Duration>,
     /// What to run.
     pub work: WorkOrder,
 }
@@ -125,6 +127,11 @@ impl View {
     pub(crate) fn is_past(&self, lease: Uuid, run: u32) -> bool {
         let older = |(key, replica): (&Key, &ReplicaView)| key.lease == lease && replica.run < run && replica.present;
         !self.replicas.iter().any(older)
+    }
+
+    /// Leases of which something may still run here.
+    pub(crate) fn leases_present(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.replicas.iter().filter(|(_, replica)| replica.present).map(|(key, _)| key.lease)
     }
 
     /// Whether something of a lease may still run on a chip.

@@ -110,6 +110,12 @@ impl Node {
         self.chips = self.daemon.registered().await.chips.into_iter().map(|chip| chip.id).collect();
     }
 
+    /// Sends the agent a signal.
+    pub(crate) fn signal_agent(&self, name: &str) {
+        let pid = self.agent.as_ref().expect("an agent").id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs").success());
+    }
+
     /// The agent dies where it stands.
     pub(crate) fn kill_agent(&mut self) {
         if let Some(mut agent) = self.agent.take() {

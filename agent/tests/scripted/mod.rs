@@ -15,6 +15,7 @@ use chiptide_api::node::{
 use chiptide_api::{Client, Problem};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -39,6 +40,7 @@ struct Script {
     orders: watch::Sender<OrdersView>,
     heard: mpsc::UnboundedSender<Heard>,
     refuse_reports: Mutex<Vec<(u16, &'static str)>>,
+    renews: AtomicBool,
 }
 
 /// The scripted daemon.
@@ -119,6 +121,7 @@ impl Daemon {
             orders: watch::Sender::new(OrdersView { revision: "r0".into(), ..OrdersView::default() }),
             heard: heard_tx,
             refuse_reports: Mutex::default(),
+            renews: AtomicBool::new(false),
         });
         let routes = Router::new()
             .route("/v1/nodes/{node}/register", post(register))
@@ -191,6 +194,11 @@ impl Daemon {
         *self.script.session.borrow()
     }
 
+    /// Whether reports renew fenced leases from now on.
+    pub(crate) fn renew(&self, renews: bool) {
+        self.script.renews.store(renews, Ordering::SeqCst);
+    }
+
     /// The next report is refused with this.
     pub(crate) fn refuse_next_report(&self, status: u16, code: &'static str) {
         self.script.refuse_reports.lock().expect("no panic").push((status, code));
@@ -213,7 +221,8 @@ async fn report(State(script): State<Arc<Script>>, Json(body): Json<ReportBody>)
     let orders = script.orders.borrow().clone();
     let newer = (body.orders_seen.as_ref() != Some(&orders.revision)).then_some(orders);
     let _ = script.heard.send(Heard::Reported(body));
-    Json(ReportView { accepted: true, renewed: false, orders: newer }).into_response()
+    let renewed = script.renews.load(Ordering::SeqCst);
+    Json(ReportView { accepted: true, renewed, orders: newer }).into_response()
 }
 
 async fn logs(

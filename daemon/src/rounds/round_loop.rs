@@ -8,6 +8,7 @@ use super::gathering::{Closed, Gathering, Keys};
 use super::recovery::{self, Recovered, Unsettled};
 use super::replaced::{self, Sighting};
 use super::{Entry, Lanes};
+use crate::fault_point;
 use crate::health::Witness;
 use crate::metrics;
 use crate::policy_file;
@@ -83,6 +84,7 @@ impl RoundLoop {
         policy: Option<Policy>,
     ) -> anyhow::Result<RoundLoop> {
         let cluster = load::load(&store).await.context("read the cluster")?;
+        fault_point::reach("lead-read");
         *shared.cluster_arc().write() = cluster.clone();
         let mut lead = RoundLoop {
             shared,
@@ -113,6 +115,7 @@ impl RoundLoop {
         let first = [Some(Command::TakeOver { epoch: leadership.epoch }), replaced, policy.map(Command::ApplyPolicy)];
         lead.decide(first.into_iter().flatten().map(own).collect())?;
         let closed = lead.close();
+        fault_point::reach("lead-before-first-round");
         closed.commit.write(&lead.store, leadership, || ()).await.context("take the lead")?;
         lead.on_committed(closed)?;
         Ok(lead)
@@ -260,6 +263,7 @@ impl RoundLoop {
     }
 
     fn close(&mut self) -> Closed {
+        fault_point::reach("round-decided");
         let mut closed = self.gathering.close(&mut self.draft);
         closed.commit.identity = self.to_note.take();
         closed
@@ -297,6 +301,7 @@ impl RoundLoop {
     /// A round is in Postgres: memory follows, answers leave, watchers wake.
     fn on_committed(&mut self, closed: Closed) -> Result<(), StoreError> {
         self.takes_in = true;
+        fault_point::reach("round-committed");
         let started = Instant::now();
         let shared = self.shared.cluster_arc();
         let mut cluster = shared.write();
@@ -309,11 +314,14 @@ impl RoundLoop {
         drop(cluster.take_touched());
         debug_assert!(!self.gathering.is_empty() || *cluster == self.draft, "memory is the fold of committed events");
         drop(cluster);
+        fault_point::reach("round-applied");
         for (reply, answer) in closed.replies {
             // A client that has gone away does not undo what is committed.
             drop(reply.send(answer));
         }
+        fault_point::reach("round-answered");
         self.shared.watchers.wake(&closed.touched);
+        fault_point::reach("round-woken");
         self.committing_keys.clear();
         metrics::round_committed();
         metrics::round_phase("apply", started.elapsed());

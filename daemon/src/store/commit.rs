@@ -11,6 +11,7 @@ use super::{
     Result, Store, chips, claims, demand, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
     queue_usage, reservations, work_ends,
 };
+use crate::fault_point;
 use chiptide_allocator::demand::Demand;
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
 use chiptide_allocator::{Claim, Cluster, QueuePast, Reservation, Touched};
@@ -126,18 +127,25 @@ impl Commit {
     /// committed): the caller reloads. `syncing` is called when all is written but the disk, before the word to commit
     /// is sent: without that call, the round cannot land.
     pub async fn write(&self, store: &Store, leadership: Leadership, syncing: impl FnOnce()) -> Result<()> {
+        fault_point::reach("commit-before-begin");
         let mut tx = store.writer.begin().await?;
         match self.events.as_slice() {
             [] => guard(&mut tx, leadership).await?,
             events => events::append(&mut tx, leadership, self.first_seq, events).await?,
         }
+        fault_point::reach("commit-events");
         self.write_fleet(&mut tx).await?;
+        fault_point::reach("commit-fleet");
         self.write_work(&mut tx).await?;
+        fault_point::reach("commit-work");
         if !self.answers.is_empty() {
             idempotency_keys::insert(&mut tx, &self.answers).await?;
+            fault_point::reach("commit-answers");
         }
         syncing();
+        fault_point::reach("commit-before-commit");
         tx.commit().await?;
+        fault_point::reach("commit-after-commit");
         Ok(())
     }
 
@@ -150,12 +158,14 @@ impl Commit {
         }
         if !self.nodes.is_empty() {
             nodes::upsert(tx, &self.nodes).await?;
+            fault_point::reach("commit-nodes");
         }
         if !self.new_chips.is_empty() {
             chips::insert(tx, &self.new_chips).await?;
         }
         if !self.epochs.is_empty() {
             chips::raise_epochs(tx, &self.epochs).await?;
+            fault_point::reach("commit-epochs");
         }
         if !self.chips.is_empty() {
             chips::update(tx, &self.chips).await?;
@@ -168,27 +178,34 @@ impl Commit {
     async fn write_work(&self, tx: &mut sqlx::PgConnection) -> Result<()> {
         if !self.leases.is_empty() {
             leases::update(tx, &self.leases).await?;
+            fault_point::reach("commit-leases-ended");
         }
         if !self.new_jobs.is_empty() {
             jobs::insert(tx, &self.new_jobs).await?;
+            fault_point::reach("commit-jobs-new");
         }
         if !self.jobs.is_empty() {
             jobs::update(tx, &self.jobs).await?;
         }
         if !self.new_leases.is_empty() {
             leases::insert(tx, &self.new_leases).await?;
+            fault_point::reach("commit-leases-new");
         }
         if !self.proven.is_empty() {
             holds::delete(tx, &self.proven).await?;
+            fault_point::reach("commit-holds-proven");
         }
         if !self.new_holds.is_empty() {
             holds::insert(tx, &self.new_holds).await?;
+            fault_point::reach("commit-holds-new");
         }
         if !self.claims.is_empty() {
             claims::replace(tx, &self.claims).await?;
+            fault_point::reach("commit-claims");
         }
         if !self.evictions.is_empty() {
             evictions::insert(tx, &self.evictions).await?;
+            fault_point::reach("commit-evictions");
         }
         if !self.work_ends.is_empty() {
             work_ends::insert(tx, &self.work_ends).await?;

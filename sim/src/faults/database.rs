@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 
 /// The database the daemons share.
 const DATABASE: &str = "chiptide";
+/// The name of the socket of a Postgres on its usual port.
+pub(super) const SOCKET: &str = ".s.PGSQL.5432";
 /// How long a server that was sent a signal may take to end.
 const END_MAX: Duration = Duration::from_secs(60);
 
@@ -19,6 +21,7 @@ const END_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Database {
     url: String,
+    socket_dir: PathBuf,
     home: PathBuf,
     asks: Option<Sender<Ask>>,
     keeper: Option<JoinHandle<()>>,
@@ -43,13 +46,19 @@ impl Database {
         // The server is told to stop when the thread that forked it ends: this one stays for as long as the run lasts.
         let keeper = thread::Builder::new().name("database".into()).spawn(move || keep(&options, answer, &asked));
         let keeper = keeper.context("start the thread of the database")?;
-        let url = started.await.context("the thread of the database died")??;
-        Ok(Database { url, home: home.to_owned(), asks: Some(asks), keeper: Some(keeper), keep: false })
+        let (url, socket_dir) = started.await.context("the thread of the database died")??;
+        Ok(Database { url, socket_dir, home: home.to_owned(), asks: Some(asks), keeper: Some(keeper), keep: false })
     }
 
     /// Where it answers, database included.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The socket it answers on, and its URL for who reaches it by a socket of the same name in another folder.
+    pub fn through(&self, folder: &Path) -> (PathBuf, String) {
+        let (ours, theirs) = (self.socket_dir.display().to_string(), folder.display().to_string());
+        (self.socket_dir.join(SOCKET), self.url.replace(&ours, &theirs))
     }
 
     /// Ends the server by a signal: SIGKILL leaves everything as it is, SIGQUIT is an immediate stop.
@@ -91,7 +100,7 @@ impl Drop for Database {
     }
 }
 
-fn keep(options: &Options, answer: oneshot::Sender<anyhow::Result<String>>, asked: &Receiver<Ask>) {
+fn keep(options: &Options, answer: oneshot::Sender<anyhow::Result<(String, PathBuf)>>, asked: &Receiver<Ask>) {
     let first = Cluster::start(options).and_then(|cluster| {
         cluster.ensure_database(DATABASE)?;
         let url = cluster.url(DATABASE);
@@ -100,7 +109,7 @@ fn keep(options: &Options, answer: oneshot::Sender<anyhow::Result<String>>, aske
     let mut running = match first {
         Ok((cluster, url)) => {
             // Whoever asked has gone: nobody will ask again, and the loop below ends at once.
-            drop(answer.send(Ok(url)));
+            drop(answer.send(Ok((url, cluster.address().socket_dir().to_owned()))));
             Some(cluster)
         }
         Err(error) => return drop(answer.send(Err(error))),

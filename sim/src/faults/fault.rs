@@ -1,5 +1,7 @@
 //! The faults: each hits the world once and heals before it comes back.
 
+use super::points;
+use super::proxy::Weather;
 use super::world::World;
 use nix::sys::signal::Signal;
 use rand::RngExt;
@@ -24,6 +26,24 @@ pub enum Fault {
     PauseDaemon,
     /// An agent stands still for longer than a node may be silent.
     PauseAgent,
+    /// The daemon ends itself (SIGABRT, nothing flushed) at the next of its fault points.
+    PointDaemon,
+    /// An agent, or one of its guardians, ends itself at the next of its fault points.
+    PointAgent,
+    /// Everything between agents, clients and the daemon comes late.
+    SlowNet,
+    /// Connections to the daemon are closed once the question has been carried, or after half of the answer.
+    CutNet,
+    /// Connections to the daemon stay open and carry nothing.
+    DeafNet,
+    /// Everything is asked of the daemon twice, on two connections.
+    TwiceNet,
+    /// Everything between the daemon and Postgres comes late.
+    SlowPostgres,
+    /// Connections to Postgres are closed once the question has been carried: whether a commit landed is not known.
+    CutPostgres,
+    /// Connections to Postgres stay open and carry nothing.
+    DeafPostgres,
 }
 
 impl Fault {
@@ -32,6 +52,14 @@ impl Fault {
 
     /// Hits the world, and answers once it is healed as far as that is up to us.
     pub async fn strike(self, world: &mut World, rng: &mut StdRng) -> anyhow::Result<()> {
+        if let Some((on_the_wire, weather, longest_ms)) = self.weather(rng) {
+            let proxy =
+                |world: &World, weather| if on_the_wire { world.wire.set(weather) } else { world.net.set(weather) };
+            proxy(world, weather);
+            world.pass(Duration::from_millis(rng.random_range(200..longest_ms))).await?;
+            proxy(world, Weather::Clear);
+            return Ok(());
+        }
         let away = Duration::from_millis(rng.random_range(0..600));
         match self {
             Fault::KillDaemon => {
@@ -67,6 +95,33 @@ impl Fault {
                 sleep(paused).await;
                 world.nodes[index].signal(Signal::SIGCONT)
             }
+            Fault::PointDaemon => {
+                let met = points::end_daemon(world, rng).await?;
+                world.count_point(met);
+                Ok(())
+            }
+            Fault::PointAgent => {
+                let met = points::end_agent(world, rng).await?;
+                world.count_point(met);
+                Ok(())
+            }
+            // Weather was dealt with above.
+            _ => Ok(()),
         }
+    }
+
+    /// Of faults of a proxy: whether of the one before Postgres, the weather, and how long it lasts at most.
+    fn weather(self, rng: &mut StdRng) -> Option<(bool, Weather, u64)> {
+        Some(match self {
+            Fault::SlowNet => (false, Weather::Slow, 4000),
+            Fault::CutNet if rng.random_bool(0.5) => (false, Weather::Stump, 3000),
+            Fault::CutNet => (false, Weather::Cut, 3000),
+            Fault::DeafNet => (false, Weather::Deaf, 14_000),
+            Fault::TwiceNet => (false, Weather::Twice, 3000),
+            Fault::SlowPostgres => (true, Weather::Slow, 4000),
+            Fault::CutPostgres => (true, Weather::Cut, 1500),
+            Fault::DeafPostgres => (true, Weather::Deaf, 10_000),
+            _ => return None,
+        })
     }
 }

@@ -9,6 +9,8 @@ pub mod evidence;
 pub mod fault;
 pub mod load;
 pub mod node;
+pub mod points;
+pub mod proxy;
 pub mod report;
 pub mod run;
 pub mod world;

@@ -118,6 +118,11 @@ impl Node {
         fs::write(&next, scenario.to_string()).and_then(|()| fs::rename(next, path)).context("write the scenario")
     }
 
+    /// What the next agent finds in its environment besides what all do.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.options.env = env;
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -16,8 +16,8 @@ pub struct FaultsReport {
     pub seed: u64,
     /// How often each fault hit.
     pub faults: BTreeMap<Fault, u64>,
-    /// Faults that cannot be had here, with the reason.
-    pub skipped: BTreeMap<String, String>,
+    /// Fault points that were tried, and how often each was come to. Of a guardian's nobody sees that.
+    pub points: BTreeMap<&'static str, u64>,
     /// Kills (SIGKILL) of daemon, agent or Postgres.
     pub kills: u64,
     /// From a fault to the next grant in the log.
@@ -42,6 +42,14 @@ impl FaultsReport {
         let violations = list(&mut verdict.violations.iter().map(|(what, count)| format!("{what:?} {count}")));
         crate::table::of([
             ("faults", format!("{faults}; seed {}", self.seed)),
+            (
+                "fault points",
+                format!(
+                    "{} come to of {} tried",
+                    self.points.values().filter(|met| **met > 0).count(),
+                    self.points.len()
+                ),
+            ),
             ("next grant after a fault", self.next_grant.to_string()),
             ("daemons ended unasked", self.unasked_ends.to_string()),
             ("acknowledged jobs", format!("{}, of these over: {}", verdict.acknowledged, outcomes)),

@@ -15,6 +15,7 @@ use crate::own_daemon::program;
 use crate::progress::Progress;
 use crate::scheduler::Scheduler;
 use anyhow::Context;
+use chiptide_api::Client;
 use chiptide_model::{Event, JobId};
 use clap::Args;
 use futures_util::future::try_join_all;
@@ -88,8 +89,8 @@ impl Default for FaultsArgs {
     }
 }
 
-/// When a fault hit, milliseconds since 1970.
-type Strikes = Vec<(Fault, i64)>;
+/// When a fault hit and when it was healed as far as that was up to us, milliseconds since 1970.
+type Strikes = Vec<(Fault, i64, i64)>;
 
 /// `chiptide-sim faults`. Fails when an invariant does not hold.
 pub async fn run(args: FaultsArgs) -> anyhow::Result<ExitCode> {
@@ -108,7 +109,7 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let begun = Instant::now();
     eprintln!("seed {}", args.seed);
     let mut world = World::start(args.nodes, args.chips).await?;
-    let scheduler = Scheduler::new(world.daemon.client()?);
+    let scheduler = Scheduler::new(Client::new(world.url(), world.daemon.token())?);
     let root = world.ground.path().to_owned();
     let clients = Clients { scheduler: &scheduler, canary: program("chiptide-sim")?, root: &root, seed: args.seed };
     let stop = watch::Sender::new(false);
@@ -117,7 +118,8 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let answered: Vec<Answered> = answered.into_iter().flatten().collect();
     settle(&mut world, &scheduler, &answered).await?;
 
-    let history = gather(&mut world, &scheduler, &answered).await?;
+    let mut history = gather(&mut world, &scheduler, &answered).await?;
+    history.hits = hits(&strikes, &history.log);
     let next_grant = next_grants(&strikes, &history.log).into_iter().collect::<Latencies>().summary();
     let mut report = FaultsReport {
         machine: Machine::here(),
@@ -126,10 +128,11 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
         unasked_ends: world.unasked_ends,
         ..FaultsReport::default()
     };
-    for (fault, _) in &strikes {
+    for (fault, ..) in &strikes {
         *report.faults.entry(*fault).or_default() += 1;
     }
-    report.kills = strikes.iter().filter(|(fault, _)| Fault::KILLS.contains(fault)).count() as u64;
+    report.points = world.points_met.clone();
+    report.kills = strikes.iter().filter(|(fault, ..)| Fault::KILLS.contains(fault)).count() as u64;
     for (_, state) in &history.acknowledged {
         *report.outcomes.entry(state.clone().unwrap_or_else(|| "unknown".into())).or_default() += 1;
     }
@@ -157,8 +160,9 @@ async fn hit(world: &mut World, args: &FaultsArgs, stop: &watch::Sender<bool>) -
             break;
         }
         let fault = kinds[rng.random_range(0..kinds.len())];
-        strikes.push((fault, wall_ms()));
+        let begun = wall_ms();
         fault.strike(world, &mut rng).await.with_context(|| format!("{fault:?}"))?;
+        strikes.push((fault, begun, wall_ms()));
         let pause = rng.random_range(args.pause_ms / 5..args.pause_ms.max(1));
         world.pass(Duration::from_millis(pause)).await?;
         progress.show(number, &format!("{fault:?} at {} ms", world.age_ms()));
@@ -226,6 +230,7 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         testimonies: evidence::testimonies(world.ground.path())?,
         proofs,
         epochs,
+        hits: Vec::new(),
         acknowledged,
         vacate_bound_ms: i64::try_from(VACATE_MS).unwrap_or(i64::MAX),
         limits: BTreeMap::from([(LIMITED.to_owned(), LIMIT)]),
@@ -245,11 +250,17 @@ fn doubled(log: &[Entry]) -> BTreeSet<String> {
     doubled
 }
 
+/// Each hit, until the first event that was committed once it was healed.
+fn hits(strikes: &Strikes, log: &[Entry]) -> Vec<(i64, i64)> {
+    let back = |healed: i64| log.get(log.partition_point(|entry| entry.at_ms < healed)).map_or(healed, |e| e.at_ms);
+    strikes.iter().map(|(_, begun, healed)| (*begun, back(*healed))).collect()
+}
+
 /// From every fault to the first grant after it.
 fn next_grants(strikes: &Strikes, log: &[Entry]) -> Vec<Duration> {
     let grants: Vec<i64> =
         log.iter().filter(|entry| matches!(entry.event, Event::LeaseGranted { .. })).map(|entry| entry.at_ms).collect();
     let next = |at: &i64| grants.get(grants.partition_point(|grant| grant < at)).map(|grant| grant - at);
-    let ms = strikes.iter().filter_map(|(_, at)| u64::try_from(next(at)?).ok());
+    let ms = strikes.iter().filter_map(|(_, at, _)| u64::try_from(next(at)?).ok());
     ms.map(Duration::from_millis).collect()
 }

@@ -1,10 +1,12 @@
 //! Everything a run hits: the database, the daemon, the nodes. Whoever ends when nobody meant it to is counted and started
 //! again, as a supervisor would.
 
-use super::database::Database;
+use super::database::{Database, SOCKET};
 use super::node::{Ground, Node, NodeOptions};
+use super::proxy::{Proxy, Upstream};
 use crate::own_daemon::{DaemonOptions, OwnDaemon};
 use anyhow::Context;
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -23,10 +25,18 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// The daemon.
     pub daemon: OwnDaemon,
+    /// Between agents and clients and the daemon.
+    pub net: Proxy,
+    /// Between the daemon and the database.
+    pub wire: Proxy,
     /// The database.
     pub database: Database,
     /// Daemons that ended without being hit.
     pub unasked_ends: u64,
+    /// How many points of daemon and agent have been tried.
+    pub next_point: (usize, usize),
+    /// Which of them were come to, and how often.
+    pub points_met: BTreeMap<&'static str, u64>,
     /// Last: what runs on it has to go first.
     pub ground: Ground,
     /// What the nodes are given as theirs.
@@ -41,18 +51,36 @@ impl World {
         // The account that Postgres runs under must be able to pass through.
         std::fs::set_permissions(ground.path(), std::fs::Permissions::from_mode(0o711)).context("open the folder")?;
         let database = Database::start(&ground.path().join("postgres"), Vec::new()).await?;
+        let folder = ground.path().join("wire");
+        std::fs::create_dir(&folder).context("make the folder of the proxy's socket")?;
+        let (socket, database_url) = database.through(&folder);
+        let wire = Proxy::unix(&folder.join(SOCKET), Upstream::Unix(socket))?;
         let policy = ground.path().join("policy.json");
         std::fs::write(&policy, policy_text()).context("write the policy")?;
         let options = DaemonOptions {
-            database_url: Some(database.url().to_owned()),
+            database_url: Some(database_url),
             flags: vec!["--policy-file".into(), policy.display().to_string()],
             ..DaemonOptions::default()
         };
         let mut daemon = OwnDaemon::launch("faults", options)?;
         daemon.wait_ready().await?;
-        let url = daemon.url()?;
-        let mut world =
-            World { nodes: Vec::new(), daemon, database, unasked_ends: 0, ground, url, started: Instant::now() };
+        let address = daemon.url()?.trim_start_matches("http://").parse().context("read the daemon's address")?;
+        let net = Proxy::tcp("127.0.0.1", Upstream::Tcp(address)).await?;
+        let url = net.url().context("a proxy of TCP")?;
+        let (unasked_ends, started) = (0, Instant::now());
+        let mut world = World {
+            nodes: Vec::new(),
+            daemon,
+            net,
+            wire,
+            database,
+            unasked_ends,
+            next_point: (0, 0),
+            points_met: BTreeMap::new(),
+            ground,
+            url,
+            started,
+        };
         for index in 0..nodes {
             // Every other node keeps memory for a while after its process is gone, as drivers do.
             let linger_ms = if index % 2 == 1 { 200 } else { 0 };
@@ -93,6 +121,16 @@ impl World {
             }
             sleep(left.min(LOOK_EVERY)).await;
         }
+    }
+
+    /// Notes whether a point was come to.
+    pub(super) fn count_point(&mut self, (point, met): (&'static str, bool)) {
+        *self.points_met.entry(point).or_default() += u64::from(met);
+    }
+
+    /// Where agents and clients find the daemon.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Milliseconds since the world began.

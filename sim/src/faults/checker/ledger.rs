@@ -109,7 +109,8 @@ impl Ledger {
         for key in gone {
             let Some(leaving) = self.leaving.remove(&key) else { continue };
             if self.heard.get(&leaving.node) == Some(&true) {
-                self.longest_vacate_ms = self.longest_vacate_ms.max(at_ms - leaving.since_ms);
+                let took_ms = unhindered_ms(history, (leaving.since_ms, at_ms));
+                self.longest_vacate_ms = self.longest_vacate_ms.max(took_ms);
                 is_in_time(history, (leaving.since_ms, at_ms), &key.0, &key.1, findings);
             }
         }
@@ -206,8 +207,20 @@ fn word(outcome: &Outcome) -> &'static str {
 }
 
 fn is_in_time(history: &History, window: (i64, i64), lease: &LeaseId, chip: &str, findings: &mut Findings) {
-    if window.1 - window.0 > history.vacate_bound_ms + LATE_MS {
+    if unhindered_ms(history, window) > history.vacate_bound_ms + LATE_MS {
         let detail = format!("chip {chip} was neither vacant of lease {lease} nor quarantined in its bound");
         findings.add(Invariant::I7, window, detail);
     }
+}
+
+/// How much of a window nothing was being hit.
+fn unhindered_ms(history: &History, (from, to): (i64, i64)) -> i64 {
+    let (mut left, mut seen) = (to - from, from);
+    for (hit, healed) in &history.hits {
+        // Hits may follow so closely that one has not healed when the next comes.
+        let (hit, healed) = ((*hit).max(seen), (*healed).min(to));
+        left -= (healed - hit).max(0);
+        seen = seen.max(healed);
+    }
+    left
 }

@@ -35,6 +35,8 @@ pub struct History {
     pub doubled: BTreeSet<String>,
     /// How long a chip may take from the end of its lease to its proof or quarantine while its node answers, milliseconds.
     pub vacate_bound_ms: i64,
+    /// From when to when something was being hit or had not come back, milliseconds since 1970, in order: bounds stand still.
+    pub hits: Vec<(i64, i64)>,
     /// Chips that the jobs of a queue may hold at once.
     pub limits: BTreeMap<String, u32>,
 }

@@ -238,6 +238,9 @@ fn i7_a_chip_that_nobody_proves_vacant_while_its_node_answers() {
     let late = || story().submit(1).grant(1, "a", 1).done(1).passes_time(20_000);
     late().vacate(1, "a", 1).violates(Invariant::I7);
     late().then(Event::NodeHeard { node: node() }).violates(Invariant::I7);
+    let mut hit = late().vacate(1, "a", 1);
+    hit.history.hits = vec![(1_000_000, 1_008_000), (1_007_000, 1_015_000)];
+    hit.passes();
     let silent = story().submit(1).grant(1, "a", 1).done(1).then(Event::NodeSilent { node: node() });
     let heard = silent.passes_time(20_000).then(Event::NodeHeard { node: node() });
     heard.vacate(1, "a", 1).passes();
