@@ -125,11 +125,14 @@ impl Wishing {
     }
 
     /// Whether something may still run on a chip of this replica that no order accounts for: work of a lease that is over
-    /// here, or that the daemon has forgotten, and that no reading shows because it has not begun to use the chip.
+    /// here, or that the daemon has forgotten, and that no reading shows because it has not begun to use the chip, or
+    /// that the keeper is about to start because it has not heeded yet that nobody wants it any more.
     fn is_taken(&self, orders: &OrdersView, lease: Uuid, replica: &ReplicaOrder) -> bool {
         let ordered = |other: &Uuid| orders.leases.iter().any(|order| order.lease == *other);
         let strangers = self.view.leases_present().filter(|other| *other != lease && !ordered(other));
+        let may_come = |other: &Uuid, last: u64| *other != lease && !ordered(other) && self.view.heeded <= last;
         strangers.into_iter().any(|other| replica.chips.iter().any(|chip| self.view.may_be_on(other, chip)))
+            || self.last_wanted.iter().any(|((other, on), last)| replica.chips.contains(on) && may_come(other, *last))
     }
 
     fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {

@@ -186,6 +186,10 @@ impl Replica {
             self.ended_at.get_or_insert(now);
             info!(replica = %self.key, ?ended, "ended");
         }
+        // Notice may have come before the guardian had written down whom to signal.
+        if self.steps.told.is_some() {
+            self.signal_notice();
+        }
     }
 
     fn act(&mut self, act: Act, now: Duration, deadline_at: Option<String>) {
@@ -242,10 +246,10 @@ impl Replica {
 
     /// The signal that the job asked for, once: a notice that is put off is in the file.
     fn signal_notice(&mut self) {
-        let Some(signal) = self.notice_signal.take() else { return };
-        let first = self.folder.started().ok().flatten();
+        let Some(pid) = self.notice_signal.and_then(|_| self.folder.started().ok().flatten()) else { return };
+        let signal = self.notice_signal.take().and_then(|signal| Signal::from_named_raw(signal.number()));
         // While it has not ended, its pid is its own: its guardian has not reaped it.
-        if let (Some(pid), Some(signal), None) = (first, Signal::from_named_raw(signal.number()), &self.ended) {
+        if let (Some(signal), None) = (signal, &self.ended) {
             procs::signal(pid, signal);
         }
     }
