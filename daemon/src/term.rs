@@ -1,6 +1,7 @@
 //! One term of leadership: the rounds, the renewal and the watch of silent nodes, from taking the seat to losing it or
 //! giving it up.
 
+use crate::health::Witness;
 use crate::leading::{Kept, Seat};
 use crate::metrics;
 use crate::rounds::{self, Led, Rounds};
@@ -104,6 +105,8 @@ impl Term {
         self.keeping.abort();
         // How it ended is known by now.
         let _ = self.led.ended().await;
+        // What these rounds met with the database ends with them: nobody else would take it back.
+        self.shared.health.well(Witness::Rounds, self.shared.now());
         if let Err(error) = self.silence.await {
             tracing::error!(%error, "the watch of silent nodes broke");
         }

@@ -74,7 +74,7 @@ impl Load {
 
     /// Waits until a write has been acknowledged after this moment.
     pub(super) async fn wait_acknowledged_after(&self, moment: Instant) -> anyhow::Result<()> {
-        while !self.times().last().is_some_and(|last| *last > moment) {
+        while self.times().last().is_none_or(|last| *last <= moment) {
             if moment.elapsed() > LONGEST {
                 bail!("no write was acknowledged for {LONGEST:?}");
             }

@@ -3,7 +3,7 @@
 use super::LeaderFault;
 use crate::faults::database::Database;
 use crate::own_daemon::{DaemonOptions, OwnDaemon, make_dir};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use chiptide_api::Client;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -19,17 +19,34 @@ pub(super) struct Pair {
     daemons: [OwnDaemon; 2],
     // After the daemons: they end first.
     database: Database,
-    ground: PathBuf,
+    ground: Ground,
+}
+
+/// The folder of a run. Dropping it removes it.
+#[derive(Debug)]
+struct Ground {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if self.keep {
+            eprintln!("kept {}", self.path.display());
+        } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            eprintln!("could not remove {}: {error}", self.path.display());
+        }
+    }
 }
 
 impl Pair {
     /// Starts both, and waits until one leads and the other stands by.
     pub(super) async fn start() -> anyhow::Result<Pair> {
-        let ground = make_dir("takeover")?;
-        let database = Database::start(&ground.join("postgres"), Vec::new()).await?;
+        let ground = Ground { path: make_dir("takeover")?, keep: false };
+        let database = Database::start(&ground.path.join("postgres"), Vec::new()).await?;
         let options = DaemonOptions {
             database_url: Some(database.url().to_owned()),
-            token_file: Some(ground.join("admin-token")),
+            token_file: Some(ground.path.join("admin-token")),
             ..DaemonOptions::default()
         };
         let mut first = OwnDaemon::launch("takeover", options.clone())?;
@@ -116,15 +133,15 @@ impl Pair {
         for daemon in &mut self.daemons {
             daemon.keep_dir();
         }
-        eprintln!("kept {}", self.ground.display());
+        self.ground.keep = true;
     }
 }
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        // One that is stopped would not hear that it shall end.
-        self.daemons.iter().for_each(|daemon| drop(daemon.signal(Signal::SIGCONT).context("continue")));
-        // What is kept on purpose stays; the database removes its own folder.
-        let _ = std::fs::remove_file(self.ground.join("admin-token"));
+        for daemon in &self.daemons {
+            // One that is stopped would not hear that it shall end; one that is gone need not.
+            let _ = daemon.signal(Signal::SIGCONT);
+        }
     }
 }
