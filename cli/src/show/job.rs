@@ -346,7 +346,13 @@ mod tests {
             .expect("an eviction"),
             now(),
         );
-        expect![""].assert_eq(&eviction);
+        expect![[r#"
+            eviction of attempt 1: preempt for 0190c2f0-0000-7000-8000-000000000002
+            STEP    AT                   NODE  DETAIL
+            notice  11:59:00.000Z (1m)         it has 30s
+            killed  11:59:32.250Z (27s)  n1
+        "#]]
+        .assert_eq(&eviction);
     }
 
     #[test]
