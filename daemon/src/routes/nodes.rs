@@ -41,11 +41,15 @@ pub(super) async fn register(
     let session = SessionId(Uuid::new_v4());
     let Registration { facts, chips, boot_id, seen } = registration::parse(body.value).map_err(Refused::invalid)?;
     let command = Command::Register { node: node.clone(), session, boot_id, facts, chips, seen };
-    let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await?;
-    if answer.status == 200 && !answer.replayed {
-        app.shared.telemetry.registered(&node, session, app.shared.now(), Instant::now());
+    app.shared.telemetry.registering(&node, Instant::now());
+    let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await;
+    match &answer {
+        Ok(answer) if answer.status == 200 && !answer.replayed => {
+            app.shared.telemetry.registered(&node, session, app.shared.now(), Instant::now());
+        }
+        _ => app.shared.telemetry.not_registered(&node),
     }
-    Ok(answer)
+    answer
 }
 
 /// Takes a report in. Readings go to the latest-value table; only what changes a decision waits for a commit. The answer
