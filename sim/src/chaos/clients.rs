@@ -74,13 +74,13 @@ impl Clients {
     }
 
     pub(super) fn receive(&mut self, letter: &Letter) {
-        let Body::Settled(id) = letter.body else { return };
-        if let Some(asked) = self.jobs.get_mut(&id) {
-            match &mut asked.end {
-                Some((_, done)) if asked.accepted => *done = true,
-                _ => asked.accepted = true,
-            }
-        }
+        match letter.body {
+            Body::Accepted(id) => self.jobs.entry(id).and_modify(|asked| asked.accepted = true),
+            Body::Over(id) => self.jobs.entry(id).and_modify(|asked| {
+                asked.end = asked.end.map(|(cancels, _)| (cancels, true));
+            }),
+            _ => return,
+        };
     }
 
     pub(super) fn calm(&mut self) {

@@ -30,7 +30,8 @@ enum Then {
     Nothing,
     Registered(NodeId, RegisterView),
     Reported { node: NodeId, seen: Option<String> },
-    Settled(JobId),
+    Accepted(JobId),
+    Over(JobId),
 }
 
 /// A round on its way into Postgres, and back.
@@ -263,7 +264,8 @@ impl Daemon {
                     Some(body) => body,
                     None => continue,
                 },
-                Then::Settled(job) => Body::Settled(job),
+                Then::Accepted(job) => Body::Accepted(job),
+                Then::Over(job) => Body::Over(job),
             };
             office.out.push(Letter { from: Place::Daemon(self.at), to: reply.to, call: reply.call, body });
         }
@@ -330,16 +332,16 @@ impl Daemon {
             (Body::Submit(job), _) => {
                 let known = |(_, event): &(Timestamp, Event)| matches!(event, Event::JobSubmitted { job: id, .. } if *id == job.id);
                 if office.database.log.iter().any(known) {
-                    office.out.push(answer(Body::Settled(job.id)));
+                    office.out.push(answer(Body::Accepted(job.id)));
                 } else if lead.draft.job(job.id).is_none() && !lead.inbox.iter().any(|(_, r)| r.is_about(job.id)) {
-                    let reply = reply(Then::Settled(job.id));
+                    let reply = reply(Then::Accepted(job.id));
                     lead.inbox.push((Command::Submit(vec![job]), reply));
                 }
             }
             (Body::Done(job), _) => {
-                lead.inbox.push((Command::Done(job, Outcome::Succeeded), reply(Then::Settled(job))));
+                lead.inbox.push((Command::Done(job, Outcome::Succeeded), reply(Then::Over(job))));
             }
-            (Body::Cancel(job), _) => lead.inbox.push((Command::Cancel(job), reply(Then::Settled(job)))),
+            (Body::Cancel(job), _) => lead.inbox.push((Command::Cancel(job), reply(Then::Over(job)))),
             _ => {}
         }
     }
@@ -347,7 +349,7 @@ impl Daemon {
 
 impl Reply {
     fn is_about(&self, id: JobId) -> bool {
-        matches!(self.then, Then::Settled(job) if job == id)
+        matches!(self.then, Then::Accepted(job) if job == id)
     }
 }
 

@@ -40,8 +40,10 @@ pub(super) enum Body {
     Registered(RegisterView),
     Reported(Box<ReportView>),
     Orders(Box<OrdersView>),
-    /// The job is accepted, or over.
-    Settled(JobId),
+    /// The job is accepted.
+    Accepted(JobId),
+    /// The job is over.
+    Over(JobId),
     /// The session is not known.
     Stranger,
     /// Not now.

@@ -5,7 +5,7 @@ use super::step::Step;
 use super::tell;
 
 /// Most stories told to shrink one.
-const TRIES_MAX: usize = 600;
+const TRIES_MAX: usize = 300;
 
 /// The shortest story found in which the same invariant breaks.
 pub(super) fn shrink(seed: u64, steps: &[Step], rules: Rules, what: &str) -> Vec<Step> {
