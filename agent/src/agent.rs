@@ -195,6 +195,7 @@ impl Agent {
                 }
                 Ok(Err(error)) => self.after_refused_registration(&error, &mut pause),
                 Err(_) => {
+                    self.client.move_on();
                     self.complaints.unanswered("register", "no answer in time");
                     pause.next()
                 }

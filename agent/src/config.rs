@@ -42,7 +42,7 @@ pub struct CommandLine {
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
-    /// Where the daemon answers
+    /// Where the daemon answers; several, separated by commas, are asked in turn
     #[arg(long, env = "CHIPTIDE_AGENT_DAEMON", value_name = "URL")]
     daemon: Option<String>,
     /// Bearer token; better given in a file
@@ -76,6 +76,9 @@ pub struct Given {
     /// User to run workloads as; an agent that is root runs none without it [default: the agent's own user]
     #[arg(long, env = "CHIPTIDE_AGENT_WORKLOAD_USER", value_name = "NAME")]
     workload_user: Option<String>,
+    /// Users that jobs may name to run as, besides: name,name; none of the system's own
+    #[arg(long, env = "CHIPTIDE_AGENT_WORKLOAD_USERS", value_name = "NAMES", value_delimiter = ',')]
+    workload_users: Option<Vec<String>>,
     /// The cgroup that holds those of workloads [default: chiptide in the machine's cgroup2 hierarchy]
     #[arg(long, env = "CHIPTIDE_AGENT_CGROUP_ROOT", value_name = "DIR")]
     cgroup_root: Option<PathBuf>,
@@ -167,6 +170,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Who runs workloads.
     pub workload_user: Option<String>,
+    /// Whom else jobs may name to run as.
+    pub workload_users: Vec<String>,
     /// The cgroup that holds those of workloads.
     pub cgroup_root: Option<PathBuf>,
     /// Whether process groups will do.
@@ -224,6 +229,7 @@ impl Given {
             labels: self.labels.or(below.labels),
             state_dir: self.state_dir.or(below.state_dir),
             workload_user: self.workload_user.or(below.workload_user),
+            workload_users: self.workload_users.or(below.workload_users),
             cgroup_root: self.cgroup_root.or(below.cgroup_root),
             process_groups: self.process_groups.or(below.process_groups),
             kill_after: self.kill_after.or(below.kill_after),
@@ -282,6 +288,7 @@ impl Config {
             labels: given.labels.unwrap_or_default(),
             state_dir: given.state_dir.map_or_else(host::state_dir, Ok)?,
             workload_user: given.workload_user,
+            workload_users: given.workload_users.unwrap_or_default(),
             cgroup_root: given.cgroup_root,
             process_groups: given.process_groups.unwrap_or(false),
             kill_after: given.kill_after.with_context(key("kill_after"))?,
@@ -349,6 +356,8 @@ impl Config {
         if let Some(user) = &self.workload_user {
             line("workload_user", quoted(user));
         }
+        let users: Vec<String> = self.workload_users.iter().map(|user| quoted(user)).collect();
+        line("workload_users", format!("[{}]", users.join(", ")));
         if let Some(root) = &self.cgroup_root {
             line("cgroup_root", quoted(&root.display().to_string()));
         }

@@ -132,6 +132,7 @@ impl Dialogue {
             fenced: Vec::new(),
             work: telling.work.clone(),
             faults: telling.faults.clone(),
+            ladders: work.map(|view| view.ladder_reports(telling.ladders.keys(), Duration::ZERO)).unwrap_or_default(),
             orders_seen: self.revision().map(str::to_owned),
         };
         self.telling = Some(telling);

@@ -152,6 +152,7 @@ fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Res
         state_dir: state.path().to_owned(),
         boot_id: boot_id.to_owned(),
         user,
+        users: config.workload_users.iter().map(|name| User::for_jobs(name)).collect::<Result<_, _>>()?,
         bounds: Bounds {
             kill_after: Duration::from_millis(config.kill_after.0),
             verify_for: Duration::from_millis(config.verify_for.0),

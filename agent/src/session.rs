@@ -151,7 +151,9 @@ impl<'a> Session<'a> {
         let work = self.agent.wishing.as_ref().map(Wishing::view);
         let mut body = self.dialogue.report_if_due(reading, &self.agent.standing, work, now)?;
         if let Some(view) = work {
-            body.work = view.with_ages(&body.work, host::boot_time());
+            let now = host::boot_time();
+            body.work = view.with_ages(&body.work, now);
+            body.ladders = view.ladder_reports(body.ladders.iter().map(|ladder| &ladder.lease), now);
         }
         // Work that ended because its lease ran out has not failed.
         let over = &self.over;
@@ -193,6 +195,7 @@ impl<'a> Session<'a> {
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("report", &error), &mut self.report_pause)?,
             None => {
+                self.agent.client.move_on();
                 self.agent.complaints.unanswered("report", "no answer in time");
                 self.report_pause.next()
             }
@@ -215,6 +218,7 @@ impl<'a> Session<'a> {
             }
             Some(Err(error)) => after_failure(self.agent.complaints.judge("orders", &error), &mut self.poll_pause),
             None => {
+                self.agent.client.move_on();
                 self.agent.complaints.unanswered("orders", "no answer in time");
                 Ok(self.poll_pause.next())
             }

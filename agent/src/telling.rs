@@ -8,6 +8,7 @@ use chiptide_api::node::{HealthBody, RefusedBody, VacantBody};
 use chiptide_api::work::WorkReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The part of a report that is news when it changes. Everything else can wait for the next regular report.
@@ -24,6 +25,8 @@ pub(crate) struct Telling {
     pub(crate) work: Vec<WorkReport>,
     /// Faults of the chips.
     pub(crate) faults: Vec<FaultBody>,
+    /// Leases whose ladder is to be told, and how many steps it has.
+    pub(crate) ladders: BTreeMap<Uuid, usize>,
 }
 
 impl Telling {
@@ -43,6 +46,7 @@ impl Telling {
             refused: standing.refused(),
             work: work.map(View::reports).unwrap_or_default(),
             faults,
+            ladders: work.map(|view| ladders(standing, view)).unwrap_or_default(),
         }
     }
 
@@ -51,10 +55,20 @@ impl Telling {
         self.health != told.health
             || self.confirmed.iter().any(|lease| !told.confirmed.contains(lease))
             || self.vacant.iter().any(|proof| !told.vacant.contains(proof))
+            || self.ladders.iter().any(|(lease, steps)| told.ladders.get(lease) != Some(steps))
             || self.work.iter().any(|work| !told.work.contains(work))
             || self.faults.iter().any(|fault| !told.faults.contains(fault))
             || self.refused.iter().any(|grant| !told.refused.contains(grant))
     }
+}
+
+/// The ladders of leases that the orders still name.
+fn ladders(standing: &Standing, view: &View) -> BTreeMap<Uuid, usize> {
+    let orders = standing.orders();
+    let named = orders.leases.iter().map(|order| order.lease).chain(orders.vacate.iter().map(|order| order.lease));
+    let named: BTreeSet<Uuid> = named.collect();
+    let reports = view.ladder_reports(&named, Duration::ZERO);
+    reports.into_iter().map(|ladder| (ladder.lease, ladder.steps.len())).collect()
 }
 
 fn confirmed(standing: &Standing, work: Option<&View>) -> Vec<Uuid> {

@@ -9,6 +9,7 @@ use crate::standing::Standing;
 use crate::work::{View, WantedLease, Wish, Work};
 use chiptide_api::node::{LeaseOrder, OrdersView, VacateOrder};
 use chiptide_api::work::ReplicaOrder;
+use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,7 +22,8 @@ pub struct Wishing {
     wish: Wish,
     /// The last wish that wanted a lease on a chip, by number: until a later one is heeded, it may still be started there.
     last_wanted: BTreeMap<(Uuid, String), u64>,
-    deadlines: BTreeMap<Uuid, Duration>,
+    /// When the time of each lease under notice is up, by the orders' word and on the boot-time clock.
+    deadlines: BTreeMap<Uuid, (Option<DateTime<Utc>>, Duration)>,
     fences: Fences,
     /// Since when nothing is left of the runs before this one, by lease.
     past: BTreeMap<Uuid, (u32, Instant)>,
@@ -53,13 +55,16 @@ impl Wishing {
         &self.view
     }
 
-    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops
-    /// (`now`); said again they only get nearer.
+    /// Takes note of deadlines. They count from when the orders came, on a clock that no sleep of the machine stops (`now`).
+    /// One that is said again only gets nearer: orders may be slow. Another one, of a lease that got more time, takes its
+    /// place.
     pub fn receive(&mut self, orders: &OrdersView, now: Duration) {
         let deadline = |order: &LeaseOrder| {
-            let new = order.ends_in.map(|left| now.saturating_add(Duration::from_millis(left.0)));
             let known = self.deadlines.get(&order.lease).copied();
-            Some((order.lease, new.into_iter().chain(known).min()?))
+            let Some(left) = order.ends_in else { return Some((order.lease, known?)) };
+            let new = now.saturating_add(Duration::from_millis(left.0));
+            let same = known.filter(|(of, _)| *of == order.deadline).map(|(_, at)| at);
+            Some((order.lease, (order.deadline, same.map_or(new, |same| same.min(new)))))
         };
         self.deadlines = orders.leases.iter().filter_map(deadline).collect();
         self.fences.receive(orders, now);
@@ -120,11 +125,14 @@ impl Wishing {
     }
 
     /// Whether something may still run on a chip of this replica that no order accounts for: work of a lease that is over
-    /// here, or that the daemon has forgotten, and that no reading shows because it has not begun to use the chip.
+    /// here, or that the daemon has forgotten, and that no reading shows because it has not begun to use the chip, or
+    /// that the keeper is about to start because it has not heeded yet that nobody wants it any more.
     fn is_taken(&self, orders: &OrdersView, lease: Uuid, replica: &ReplicaOrder) -> bool {
         let ordered = |other: &Uuid| orders.leases.iter().any(|order| order.lease == *other);
         let strangers = self.view.leases_present().filter(|other| *other != lease && !ordered(other));
+        let may_come = |other: &Uuid, last: u64| *other != lease && !ordered(other) && self.view.heeded <= last;
         strangers.into_iter().any(|other| replica.chips.iter().any(|chip| self.view.may_be_on(other, chip)))
+            || self.last_wanted.iter().any(|((other, on), last)| replica.chips.contains(on) && may_come(other, *last))
     }
 
     fn wish_of(&self, standing: &Standing, reading: &NodeReading) -> Wish {
@@ -149,7 +157,7 @@ impl Wishing {
         Some(WantedLease {
             job: order.job,
             epoch: order.chips.iter().map(|chip| chip.epoch).max().unwrap_or(0),
-            deadline: self.deadlines.get(&order.lease).copied(),
+            deadline: self.deadlines.get(&order.lease).map(|(_, at)| *at),
             deadline_at: order.deadline,
             fence_kill: order.fence.map(|fence| Duration::from_millis(fence.kill.0)),
             may_start: work.replicas.iter().filter(may_start).map(|replica| replica.rank).collect(),

@@ -7,8 +7,8 @@ mod node;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod scripted;
 
-use chiptide_api::node::ChipOrder;
-use chiptide_api::work::{ReplicaOrder, WorkBody};
+use chiptide_api::node::{ChipOrder, LeaseOrder};
+use chiptide_api::work::{ReplicaOrder, StepBody, WorkBody};
 use node::{Kept, Node, ends_in, runs, ways};
 use scripted::vacate;
 use std::fs;
@@ -50,6 +50,8 @@ async fn a_workload_is_told_where_it_is_and_its_end_is_reported() {
             ("CHIPTIDE_RANK", "1"),
             ("CHIPTIDE_WORLD_SIZE", "2"),
             ("CHIPTIDE_NODES", "n0,n1"),
+            ("CHIPTIDE_LOCAL_RANK", "0"),
+            ("MASTER_ADDR", "n0"),
             ("CHIPTIDE_NOTICE_FILE", notice.to_str().expect("a path")),
         ] {
             assert!(env.lines().any(|line| line == format!("{name}={value}")), "{name} is not {value} in\n{env}");
@@ -276,6 +278,59 @@ async fn a_notice_comes_as_the_signal_that_the_job_asked_for() {
     let report = node.reported(id, has_ended).await;
     assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 });
     assert_eq!(node.said(id, "stdout").await, "ready\nnoticed\n");
+}
+
+#[tokio::test]
+async fn every_step_down_the_ladder_is_told_and_a_deadline_that_is_put_off_is_heeded() {
+    let mut node = Node::start(ways()[0]).await;
+    let id = Uuid::new_v4();
+    let order = node.work(id, 7, STUBBORN);
+    node.daemon.give("r1", vec![order.clone()], vec![]);
+    let pids = node.pids(id, "scratch/pids", 2).await;
+    node.daemon.give("r2", vec![ends_in(order.clone(), "1500ms")], vec![]);
+    node.said(id, "notice.json").await;
+    let later = LeaseOrder { deadline: "2026-01-01T01:00:00Z".parse().ok(), ..ends_in(order.clone(), "1h") };
+    node.daemon.give("r3", vec![later], vec![]);
+    let left =
+        |notice: String| serde_json::from_str::<serde_json::Value>(&notice).expect("JSON")["ends_in_ms"].as_u64();
+    while left(node.said(id, "notice.json").await).is_none_or(|left| left < 3_500_000) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(pids.iter().all(|pid| runs(*pid)));
+    let vacated = vacate(id, &node.chips[0], 7);
+    node.daemon.give("r4", vec![], vec![vacated]);
+    let report = node.daemon.reported(|report| !report.ladders.is_empty()).await;
+    let steps: Vec<StepBody> = report.ladders[0].steps.iter().map(|step| step.step).collect();
+    assert_eq!(steps, [StepBody::Told, StepBody::Terminated, StepBody::Killed, StepBody::Empty]);
+    let ago: Vec<u64> = report.ladders[0].steps.iter().map(|step| step.ago.0).collect();
+    assert!(ago.is_sorted_by(|a, b| a >= b) && ago[1] - ago[2] >= 300, "kill_after lies between: {ago:?}");
+    node.daemon.reported(|report| !report.vacant.is_empty() && !report.ladders.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_job_may_name_a_user_that_the_node_allows_and_no_other() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start work as somebody else");
+        return;
+    }
+    let mut node = Node::prepare(ways()[0], serde_json::json!({"count": 2})).await;
+    fs::set_permissions(node.scenario.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    node.users = "nobody";
+    node.start_agent().await;
+    for (epoch, user, expected) in [(7, "nobody", Some(WorkBody::Exited { code: 0 })), (8, "daemon", None)] {
+        let id = Uuid::new_v4();
+        let mut order = node.work(id, epoch, "[ $(id -un) = nobody ] && [ $(umask) = 0022 ]");
+        order.work.as_mut().expect("work").user = Some(user.into());
+        node.daemon.give(user, vec![order], vec![]);
+        let report = node.reported(id, has_ended).await;
+        let work = &report.work.iter().find(|work| work.lease == id).expect("told").work;
+        match expected {
+            Some(expected) => assert_eq!(*work, expected),
+            None => {
+                assert!(matches!(work, WorkBody::Failed { reason } if reason.contains("workload_users")), "{work:?}")
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -85,6 +85,7 @@ fn running(id: usize, n: usize, first: usize, chips: usize) -> (Job, Lease) {
         ends_at,
         state: LeaseState::Active,
         confirmed: Default::default(),
+        extended: false,
     };
     (waiting(id, spec(id % 7, 600, 1, chips, 0), Some(lease.id)), lease)
 }

@@ -76,6 +76,7 @@ impl Market {
             session,
             health: Vec::new(),
             confirmed: Vec::new(),
+            ladders: Vec::new(),
             vacant: owed.collect(),
             refused: Vec::new(),
             fenced: Vec::new(),

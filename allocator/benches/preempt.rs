@@ -182,6 +182,7 @@ fn backlog(name: &str, held: Fleet, sizes: &[u16]) {
             session: SessionId(Uuid::from_u128(1)),
             health: vec![(chip.clone(), health)],
             confirmed: Vec::new(),
+            ladders: Vec::new(),
             vacant: Vec::new(),
             faults: Vec::new(),
             refused: Vec::new(),

@@ -2,8 +2,8 @@
 
 use crate::forgotten::{RefusedGrant, Seen};
 use chiptide_model::{
-    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LeaseId, NodeFacts, NodeId, Outcome, Policy,
-    ReplicaEnd, SessionId, Verdict,
+    Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LadderStep, LeaseId, Millis, NodeFacts, NodeId,
+    Outcome, Policy, ReplicaEnd, SessionId, Verdict,
 };
 use std::sync::Arc;
 
@@ -38,6 +38,19 @@ pub enum Command {
     Checkpoint {
         /// A live lease of the job.
         lease: LeaseId,
+        /// The step of its work that was saved.
+        step: Option<u64>,
+        /// If notice has been given, the holder needs no more of its grace.
+        leave: bool,
+    },
+    /// The holder of a lease under notice asks for more time, which it gets once.
+    Extend {
+        /// The lease.
+        lease: LeaseId,
+        /// How much; the policy bounds it.
+        by: Millis,
+        /// What for.
+        reason: String,
     },
     /// The agents say how the work of a lease has ended.
     WorkEnded {
@@ -123,6 +136,8 @@ pub struct Report {
     pub health: Vec<(ChipId, Health)>,
     /// Leases it carries.
     pub confirmed: Vec<LeaseId>,
+    /// Steps taken with the workloads of leases that are taken or were.
+    pub ladders: Vec<(LeaseId, Vec<LadderStep>)>,
     /// Proofs of vacancy: the chip, the ended lease, and the highest epoch the agent has seen.
     pub vacant: Vec<(ChipId, LeaseId, u64)>,
     /// Faults of its chips, and the ends of such.
@@ -159,6 +174,12 @@ pub enum Refusal {
     NoSuchLease(LeaseId),
     /// The lease is being taken and cannot be renewed.
     LeaseRevoked(LeaseId, Cause),
+    /// The lease is not being taken, so there is nothing to extend.
+    NotRevoked(LeaseId),
+    /// The lease has had its extension.
+    ExtensionUsed(LeaseId),
+    /// The policy allows no extensions.
+    NoExtension,
     /// A job with this id exists.
     DuplicateJob(JobId),
     /// The whole fleet, empty, could not hold the job, and it asked to be refused then.

@@ -6,8 +6,8 @@ use crate::command::{Ack, Command, NewJob, Refusal};
 use crate::draft::{Draft, after};
 use crate::{elastic, expire, node_loss, place, promise, register, report, reservations, serve};
 use chiptide_model::{
-    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Next, NodeId, Outcome, ReplicaEnd, ReservationDrop,
-    Timestamp, Unfit, Verdict,
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Millis, Next, NodeId, Outcome, ReplicaEnd,
+    ReservationDrop, Timestamp, Unfit, Verdict,
 };
 
 /// What a round is given from outside: the time, and a number from which lease ids are minted.
@@ -63,7 +63,8 @@ impl Draft<'_> {
             Command::Cancel(job) => self.end(job, Cause::Cancelled, Outcome::Cancelled),
             Command::Done(job, outcome) => self.end(job, Cause::Done, outcome),
             Command::Renew(lease) => self.renew(lease),
-            Command::Checkpoint { lease } => self.checkpoint(lease),
+            Command::Checkpoint { lease, step, leave } => self.checkpoint(lease, step, leave),
+            Command::Extend { lease, by, reason } => self.extend(lease, by, reason),
             Command::WorkEnded { lease, run, verdict, replicas } => self.work_ended(lease, run, verdict, replicas),
             Command::Release { lease, requeue } => self.release(lease, requeue),
             Command::Register { node, session, boot_id, facts, chips, seen } => {
@@ -152,9 +153,24 @@ impl Draft<'_> {
         }
     }
 
-    fn checkpoint(&mut self, id: LeaseId) -> Result<Ack, Refusal> {
-        let job = self.live_lease(id)?.job;
-        self.emit(Event::JobCheckpointed { job });
+    fn checkpoint(&mut self, id: LeaseId, step: Option<u64>, leave: bool) -> Result<Ack, Refusal> {
+        let lease = self.live_lease(id)?;
+        let (job, under_notice) = (lease.job, !lease.is_active());
+        self.emit(Event::JobCheckpointed { job, step, under_notice: under_notice.then_some(id) });
+        if leave && under_notice { self.release(id, false) } else { Ok(Ack::Lease(id)) }
+    }
+
+    fn extend(&mut self, id: LeaseId, by: Millis, reason: String) -> Result<Ack, Refusal> {
+        let lease = self.live_lease(id)?;
+        let LeaseState::Revoking { deadline, .. } = lease.state else { return Err(Refusal::NotRevoked(id)) };
+        if lease.extended {
+            return Err(Refusal::ExtensionUsed(id));
+        }
+        let by = by.min(self.cluster.policy.bounds.extension_max);
+        if by.0 == 0 {
+            return Err(Refusal::NoExtension);
+        }
+        self.emit(Event::LeaseExtended { lease: id, deadline: deadline + by, reason });
         Ok(Ack::Lease(id))
     }
 

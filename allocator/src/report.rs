@@ -6,7 +6,7 @@ use crate::draft::Draft;
 use crate::faults;
 use crate::forgotten;
 use crate::node_loss::next_of;
-use chiptide_model::{Cause, ChipId, Event, JobState, LeaseId, NodeId, Quarantine};
+use chiptide_model::{Cause, ChipId, Event, JobState, LeaseId, LeaseState, NodeId, Quarantine};
 
 /// Keeps of a report only what would change the cluster; `None` when nothing would. What a peer may send that does not
 /// fit (chips of others, unknown leases, proofs that are too old) is dropped here: such facts are stale, not wrong.
@@ -16,14 +16,27 @@ pub fn news(cluster: &Cluster, mut report: Report) -> Option<Report> {
         on_node(cluster, &report.node, id) && cluster.chip(id).is_some_and(|chip| chip.health != *health)
     });
     report.confirmed.retain(|lease| is_unconfirmed(cluster, *lease, &report.node));
+    report.ladders.retain(|(lease, _)| is_on_the_ladder(cluster, *lease, &report.node));
     report.vacant.retain(|(chip, lease, epoch)| is_proof(cluster, &report.node, chip, *lease, *epoch));
     report.faults.retain(|told| on_node(cluster, &report.node, &told.0) && faults::is_news(cluster, told));
     report.refused.retain(|refused| forgotten::is_refusal(cluster, &report.node, refused));
     report.fenced.retain(|lease| is_fenced(cluster, *lease, &report.node));
     let changes = node.unknown_since.is_some()
         || !(report.health.is_empty() && report.confirmed.is_empty() && report.vacant.is_empty())
-        || !(report.refused.is_empty() && report.fenced.is_empty() && report.faults.is_empty());
+        || !(report.refused.is_empty() && report.fenced.is_empty())
+        || !(report.faults.is_empty() && report.ladders.is_empty());
     changes.then_some(report)
+}
+
+/// Whether the lease is being taken or was, and this node has to do with it.
+fn is_on_the_ladder(cluster: &Cluster, lease: LeaseId, node: &NodeId) -> bool {
+    cluster.lease(lease).is_some_and(|lease| {
+        let cause = match &lease.state {
+            LeaseState::Active => None,
+            LeaseState::Revoking { cause, .. } | LeaseState::Ended { cause, .. } => Some(cause),
+        };
+        cause.is_some_and(Cause::gives_notice) && lease.placements.iter().any(|placement| placement.node == *node)
+    })
 }
 
 fn on_node(cluster: &Cluster, node: &NodeId, chip: &ChipId) -> bool {
@@ -59,6 +72,9 @@ pub(crate) fn accept(draft: &mut Draft<'_>, report: Report) -> Result<Ack, Refus
     let Some(report) = news(draft.cluster, report) else { return Ok(Ack::Done) };
     for (chip, health) in report.health {
         draft.emit(Event::ChipHealthChanged { chip, health });
+    }
+    for (lease, steps) in report.ladders {
+        draft.emit(Event::LadderClimbed { lease, node: report.node.clone(), steps });
     }
     for (chip, lease, epoch) in report.vacant {
         // Earlier facts of the same report may have said it already.

@@ -1,18 +1,21 @@
-//! A thin typed client. It adds a bearer token, reads problem answers, and never retries by itself.
+//! A thin typed client. It adds a bearer token, reads problem answers, and never repeats a call that may have been heard.
+//! Given several daemons, it stays with one for as long as that answers.
 
 use crate::chip::{ChipView, ServiceBody};
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
-use crate::lease::{LeaseView, ReleaseBody};
+use crate::lease::{ExtensionBody, LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
 use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
 use crate::problem::Problem;
 use crate::queue::QueuesView;
 use chiptide_model::Millis;
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -60,20 +63,43 @@ impl ClientError {
     }
 }
 
-/// A connection to one daemon. Cheap to clone.
+/// A connection to a daemon, or to one of several on the same database. Cheap to clone; clones move on together.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    base: String,
+    bases: Arc<[String]>,
+    current: Arc<AtomicUsize>,
     token: String,
 }
 
 impl Client {
-    /// A client of the daemon at `base` (`http://127.0.0.1:7070`), with its bearer token.
+    /// A client of the daemon at `base` (`http://127.0.0.1:7070`), with its bearer token. `base` may name several,
+    /// separated by commas: one that cannot be reached, or has no leader to ask, is followed by the next.
     pub fn new(base: &str, token: &str) -> Result<Client, ClientError> {
         let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let http = builder.build().map_err(|source| ClientError::Unreachable { url: base.into(), source })?;
-        Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+        let bases = base.split(',').map(|base| base.trim().trim_end_matches('/').to_owned()).collect();
+        Ok(Client { http, bases, current: Arc::default(), token: token.to_owned() })
+    }
+
+    /// Turns to the next daemon, for the calls to come: this one does not answer as it should. Only a caller knows when it
+    /// has waited for long enough; what the client sees for itself it heeds by itself.
+    pub fn move_on(&self) {
+        self.move_on_from(self.index());
+    }
+
+    fn index(&self) -> usize {
+        self.current.load(Ordering::Relaxed) % self.bases.len()
+    }
+
+    fn base(&self) -> &str {
+        &self.bases[self.index()]
+    }
+
+    /// Of many calls that fail at once, one moves on.
+    fn move_on_from(&self, index: usize) {
+        let next = (index + 1) % self.bases.len();
+        let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Submits one job.
@@ -148,7 +174,7 @@ impl Client {
         given.extend(query.attempt.map(|attempt| ("attempt", attempt.to_string())));
         given.push(("wait", query.wait.to_string()));
         let request = self.request(Method::GET, &format!("/v1/jobs/{id}/logs")).query(&given);
-        let answer = request.send().await.map_err(|source| self.unreachable(source))?;
+        let answer = self.answer_to(request).await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         if !status.is_success() {
@@ -185,6 +211,16 @@ impl Client {
     /// Says that the job of a lease has made a checkpoint just now.
     pub async fn checkpoint_lease(&self, id: Uuid, key: Option<&str>) -> Result<LeaseView, ClientError> {
         self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/checkpoint")), key)).await
+    }
+
+    /// Asks for more time for a lease under notice.
+    pub async fn extend_lease(
+        &self,
+        id: Uuid,
+        body: &ExtensionBody,
+        key: Option<&str>,
+    ) -> Result<LeaseView, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/leases/{id}/extension")).json(body), key)).await
     }
 
     /// Gives a lease back.
@@ -245,13 +281,13 @@ impl Client {
 
     /// Whether the daemon is ready to serve.
     pub async fn ready(&self) -> bool {
-        let answer = self.http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await;
+        let answer = self.http.get(format!("{}/readyz", self.base())).timeout(Duration::from_secs(2)).send().await;
         answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
     /// The body of a plain-text page such as `/metrics`.
     pub async fn text(&self, path: &str) -> Result<String, ClientError> {
-        let answer = self.request(Method::GET, path).send().await.map_err(|source| self.unreachable(source))?;
+        let answer = self.answer_to(self.request(Method::GET, path)).await?;
         answer.text().await.map_err(|source| self.unreachable(source))
     }
 
@@ -262,25 +298,59 @@ impl Client {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         // Long-polls wait for up to a minute; anything slower is a dead connection.
         self.http
-            .request(method, format!("{}{path}", self.base))
+            .request(method, format!("{}{path}", self.base()))
             .bearer_auth(&self.token)
             .timeout(Duration::from_secs(90))
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let answer = request.send().await.map_err(|source| self.unreachable(source))?;
+        let index = self.index();
+        let answer = self.answer_to(request).await?;
         let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         if status.is_success() {
             return serde_json::from_slice(&bytes)
                 .map_err(|error| ClientError::Unexpected { status: status.as_u16(), detail: error.to_string() });
         }
-        Err(refusal(status, &bytes, retry_after))
+        let refused = refusal(status, &bytes, retry_after);
+        if refused.code() == Some("no_leader") {
+            self.move_on_from(index);
+        }
+        Err(refused)
+    }
+
+    /// Sends a request. A daemon that cannot be reached has not heard it, so the next is asked, each once; of one that may
+    /// have heard it the failure is told, and the next call goes elsewhere.
+    async fn answer_to(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let mut request = request.build().map_err(|source| self.unreachable(source))?;
+        let mut left = self.bases.len();
+        loop {
+            let index = self.index();
+            let again = request.try_clone();
+            let failed = match self.http.execute(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            self.move_on_from(index);
+            left -= 1;
+            match again.and_then(|again| rebased(again, &self.bases[index], self.base())) {
+                Some(next) if failed.is_connect() && left > 0 => request = next,
+                _ => return Err(ClientError::Unreachable { url: self.bases[index].clone(), source: failed }),
+            }
+        }
     }
 
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
-        ClientError::Unreachable { url: self.base.clone(), source }
+        ClientError::Unreachable { url: self.base().to_owned(), source }
     }
+}
+
+/// The same request to another daemon.
+fn rebased(mut request: Request, from: &str, to: &str) -> Option<Request> {
+    let from = Url::parse(from).ok()?;
+    let rest = request.url().as_str().strip_prefix(from.as_str().trim_end_matches('/'))?;
+    *request.url_mut() = Url::parse(&format!("{to}{rest}")).ok()?;
+    Some(request)
 }
 
 /// When to try again, where the answer says so in seconds.
@@ -303,5 +373,28 @@ fn keyed(request: RequestBuilder, key: Option<&str>) -> RequestBuilder {
     match key {
         Some(key) => request.header("idempotency-key", key),
         None => request,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_moves_to_another_daemon_with_its_path_and_query() {
+        let request = |url: &str| reqwest::Client::new().get(url).build().expect("a request");
+        let moved = rebased(request("http://a:80/v1/jobs?limit=3"), "http://a:80", "https://b/under").expect("moved");
+        assert_eq!(moved.url().as_str(), "https://b/under/v1/jobs?limit=3");
+        assert!(rebased(request("http://c/v1/jobs"), "http://a", "http://b").is_none());
+    }
+
+    #[test]
+    fn of_many_failures_at_once_one_moves_on() {
+        let client = Client::new("http://a/, http://b", "").expect("a client");
+        client.move_on_from(0);
+        client.clone().move_on_from(0);
+        assert_eq!(client.base(), "http://b");
+        client.move_on();
+        assert_eq!(client.base(), "http://a");
     }
 }

@@ -1,6 +1,6 @@
 //! Jobs: what a scheduler sends, and how the API shows a job.
 
-use crate::lease::LeaseView;
+use crate::lease::{EvictionView, LeaseView};
 use crate::reason::Reason;
 use crate::work::RunView;
 pub use crate::workload::WorkloadBody;
@@ -367,6 +367,9 @@ pub struct JobView {
     /// asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RunView>,
+    /// How its chips were taken the last time, or are being taken; only where one job is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<EvictionView>,
     /// When it was accepted.
     pub submitted_at: DateTime<Utc>,
     /// When its state last changed.

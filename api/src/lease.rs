@@ -1,7 +1,7 @@
 //! Leases as the API shows them.
 
 use crate::time::to_utc;
-use chiptide_model::{Cause, Lease, LeaseState, Placement};
+use chiptide_model::{Cause, Lease, LeaseState, Millis, Placement};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,6 +33,12 @@ pub struct LeaseView {
     /// While revoking: when it ends at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
+    /// Whether its holder has had the one extension that a notice allows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extended: bool,
+    /// How it is being taken, or was, step by step; only where one lease is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<EvictionStepView>,
     /// When it was granted.
     pub granted_at: DateTime<Utc>,
     /// When it lapses unless renewed; absent without a `lease_ttl`.
@@ -78,6 +84,62 @@ pub struct ReleaseBody {
     pub requeue: bool,
 }
 
+/// Says that the holder's work is saved.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointBody {
+    /// The step of the work that was saved, as the holder counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// If notice has been given: the holder needs no more of its grace, and the lease ends now.
+    pub leave: bool,
+}
+
+/// Asks for more time under notice.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtensionBody {
+    /// How much; at most the policy's `bounds.extension_max` is given.
+    #[schema(value_type = String, example = "10s")]
+    pub by: Millis,
+    /// What for; at most 200 characters are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a job's chips were taken the last time, step by step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EvictionView {
+    /// The lease.
+    pub lease: Uuid,
+    /// Which attempt of the job it was.
+    pub attempt: u32,
+    /// Why: `preempt`, `reclaim`, `consolidate`, `max_duration`, `expired` or `fault`.
+    pub cause: String,
+    /// The job that got the chips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_job: Option<Uuid>,
+    /// The steps, in order of time.
+    pub steps: Vec<EvictionStepView>,
+}
+
+/// One step of an eviction.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EvictionStepView {
+    /// `notice`, `told` (the workload has its notice file and signal), `extension`, `checkpoint`, `terminated` (SIGTERM was
+    /// sent), `killed`, `stuck` (something does not die), `empty` (nothing of the workload is left), `ended` (the lease),
+    /// `vacant` (its last chip was proven vacant) or `quarantined` (a chip was not, in time).
+    pub step: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The node that took it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// More about it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
 impl LeaseView {
     /// A lease as the wire shows it.
     pub fn of(lease: &Lease) -> LeaseView {
@@ -99,6 +161,8 @@ impl LeaseView {
             }),
             for_job: cause.and_then(Cause::for_job).map(|job| job.0),
             deadline: deadline.map(to_utc),
+            extended: lease.extended,
+            steps: Vec::new(),
             granted_at: to_utc(lease.granted_at),
             expires_at: lease.expires_at.map(to_utc),
             ends_at: lease.ends_at.map(to_utc),

@@ -3,7 +3,7 @@
 use crate::chip::Reading;
 use crate::fault::FaultBody;
 use crate::logs::LogOrder;
-use crate::work::{WorkOrder, WorkReport};
+use crate::work::{LadderReport, WorkOrder, WorkReport};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -152,6 +152,10 @@ pub struct ReportBody {
     /// Faults of its chips: those that last, and those that are over until that is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultBody>,
+    /// How far the agent has come with workloads that are taken or were, a lease each: told once nothing is left on the node,
+    /// or something does not die, until the lease is out of the orders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ladders: Vec<LadderReport>,
     /// The revision of the newest orders the agent has; the answer carries orders when there are newer ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders_seen: Option<String>,

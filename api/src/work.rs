@@ -1,7 +1,7 @@
 //! Workloads on their way to an agent, and what it says of them.
 
 use chiptide_model::work::signal_name;
-use chiptide_model::{Millis, WorkEnd};
+use chiptide_model::{Millis, Step, WorkEnd};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,6 +64,56 @@ pub struct WorkReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "1s")]
     pub ended_ago: Option<Millis>,
+}
+
+/// The steps an agent has taken with the workload of one lease.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LadderReport {
+    /// The lease.
+    pub lease: Uuid,
+    /// The steps, in order: of several replicas, each step when the first of them took it, `empty` when the last did.
+    pub steps: Vec<LadderStepBody>,
+}
+
+/// One step.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LadderStepBody {
+    /// Which.
+    pub step: StepBody,
+    /// How long ago, by the agent's own clock.
+    #[schema(value_type = String, example = "1s")]
+    pub ago: Millis,
+}
+
+/// A step that an agent takes with a workload.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepBody {
+    /// The workload was told.
+    Told,
+    /// SIGTERM was sent.
+    Terminated,
+    /// What was left was killed.
+    Killed,
+    /// Something is still there long after the kill.
+    Stuck,
+    /// Nothing of the workload is left.
+    Empty,
+}
+
+impl StepBody {
+    /// The model's word for it.
+    pub fn step(self) -> Step {
+        match self {
+            StepBody::Told => Step::Told,
+            StepBody::Terminated => Step::Terminated,
+            StepBody::Killed => Step::Killed,
+            StepBody::Stuck => Step::Stuck,
+            StepBody::Empty => Step::Empty,
+        }
+    }
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 /// Which daemon, and by what right.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Daemon {
-    /// The daemon's address
+    /// The daemon's address; several, separated by commas, are tried in turn
     #[arg(long, global = true, env = "CHIPTIDE_URL", default_value = "http://127.0.0.1:7070")]
     pub(crate) url: String,
     /// Bearer token; else the one in CHIPTIDE_TOKEN_FILE, else the one that `chiptide up` wrote

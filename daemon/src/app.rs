@@ -2,6 +2,7 @@
 
 use crate::admission::Admission;
 use crate::auth::Tokens;
+use crate::forwarding::Forwarder;
 use crate::renewals::Renewals;
 use crate::rounds::Rounds;
 use crate::routes::problem::Refused;
@@ -28,6 +29,8 @@ pub struct App {
     pub body_limit: Duration,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
+    /// The way to the leader.
+    pub forwarder: Forwarder,
 }
 
 impl App {

@@ -6,8 +6,10 @@ use anyhow::Context;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
+use sqlx::PgPool;
 use std::path::Path;
 use subtle::ConstantTimeEq;
+use tokio::sync::Mutex;
 
 const PREFIX: &str = "chiptide";
 
@@ -20,6 +22,8 @@ pub struct Principal(pub String);
 pub struct Tokens {
     /// Absent until they have been read.
     hashes: RwLock<Option<FxHashMap<String, Vec<u8>>>>,
+    /// The turn to look in the table: one at a time, so that strangers cannot take up the database.
+    looking: Mutex<()>,
 }
 
 impl Tokens {
@@ -43,6 +47,20 @@ impl Tokens {
         is_it.then(|| Principal(id.to_owned()))
     }
 
+    /// Whose token this is, if it is one. One not known yet is looked for in the table: another daemon may have made it.
+    pub async fn find(&self, pool: &PgPool, token: &str) -> Result<Option<Principal>, StoreError> {
+        let known = self.principal(token);
+        let id = token.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('_')?.split_once('_')).map(|(id, _)| id);
+        let Some(id) = id.filter(|id| known.is_none() && is_id(id)) else { return Ok(known) };
+        let _turn = self.looking.lock().await;
+        if self.hashes.read().as_ref().is_some_and(|hashes| !hashes.contains_key(id))
+            && let Some(row) = tokens::find(pool, id).await?
+        {
+            self.hashes.write().get_or_insert_default().insert(row.id, row.secret_sha256);
+        }
+        Ok(self.principal(token))
+    }
+
     /// Makes sure there is an admin token its owner can use: with a file, one that the file holds; without, one printed
     /// at the first start. Returns a newly made token, to be shown once.
     pub async fn ensure_admin(&self, store: &Store, file: Option<&Path>) -> anyhow::Result<Option<String>> {
@@ -64,6 +82,11 @@ impl Tokens {
         self.hashes.write().get_or_insert_default().insert(id, hashed);
         Ok(Some(token))
     }
+}
+
+/// Whether a text can be the public part of a token.
+fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn hash(secret: &str) -> Vec<u8> {

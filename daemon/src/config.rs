@@ -24,6 +24,9 @@ pub struct Flags {
     /// Address to serve on; port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Where other daemons on the same database reach this one, e.g. `http://alloc-1.example.com:7070`.
+    #[arg(long, value_name = "URL")]
+    pub advertise_url: Option<String>,
     /// Postgres 15 or newer; without it a private cluster is run in the data directory.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
@@ -44,6 +47,8 @@ pub struct Flags {
 pub struct Config {
     /// Address to serve on.
     pub listen: SocketAddr,
+    /// Where other daemons on the same database reach this one; empty means the address it listens on.
+    pub advertise_url: String,
     /// The daemon's own files; empty means the platform's default.
     pub data_dir: PathBuf,
     /// Postgres; empty means a private cluster.
@@ -199,6 +204,7 @@ impl Config {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         builder = builder
             .set_override_option("listen", flags.listen.map(|listen| listen.to_string()))?
+            .set_override_option("advertise_url", flags.advertise_url.clone())?
             .set_override_option("data_dir", flags.data_dir.as_deref().map(text))?
             .set_override_option("database_url", flags.database_url.clone())?
             .set_override_option("admin_token_file", flags.admin_token_file.as_deref().map(text))?
@@ -220,6 +226,12 @@ impl Config {
         if self.round_queue == 0 {
             bail!("configuration key \"round_queue\": must be at least 1");
         }
+        if !self.advertise_url.is_empty() {
+            let url = reqwest::Url::parse(&self.advertise_url).context("configuration key \"advertise_url\"")?;
+            if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+                bail!("configuration key \"advertise_url\": must be an http or https URL");
+            }
+        }
         if self.admission.bodies_mib < 8 || self.admission.bodies_mib > 65_536 {
             bail!("configuration key \"admission.bodies_mib\": must be between 8 and 65536");
         }
@@ -238,6 +250,18 @@ impl Config {
             bail!("configuration key \"database.readers\": must be at least 1");
         }
         Ok(())
+    }
+
+    /// Where other daemons reach this one, which listens on `address`. Of one that listens everywhere that is the machine's
+    /// name.
+    pub fn advertised(&self, address: SocketAddr) -> String {
+        if !self.advertise_url.is_empty() {
+            return self.advertise_url.trim_end_matches('/').to_owned();
+        }
+        if address.ip().is_unspecified() {
+            return format!("http://{}:{}", rustix::system::uname().nodename().to_string_lossy(), address.port());
+        }
+        format!("http://{address}")
     }
 
     /// The data directory in effect.

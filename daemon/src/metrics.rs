@@ -19,6 +19,9 @@ const CHIPS: &str = "chiptide_chips";
 const SHED: &str = "chiptide_requests_shed_total";
 const ROUND_QUEUE: &str = "chiptide_round_queue";
 const STORE_STATE: &str = "chiptide_store_state";
+const LEADING: &str = "chiptide_leading";
+const TAKEOVERS: &str = "chiptide_takeovers_total";
+const FORWARDED: &str = "chiptide_forwarded_requests_total";
 
 /// Installs the recorder. Once a process.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -32,6 +35,9 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(EVENTS, "Events committed, by kind");
     describe_counter!(HTTP, "HTTP answers, by route, method and status");
     describe_counter!(REPORTS_IGNORED, "Agent reports ignored, by reason");
+    describe_gauge!(LEADING, "1 while this daemon leads, else 0");
+    describe_counter!(TAKEOVERS, "Times this daemon has taken the lead");
+    describe_counter!(FORWARDED, "Requests passed on to the leader, by outcome");
     describe_gauge!(JOBS, "Live jobs, by state");
     describe_gauge!(CHIPS, "Chips, by state");
     describe_counter!(SHED, "Requests and connections refused because too many came at once, by kind and reason");
@@ -96,6 +102,22 @@ pub fn store_state(trouble: Option<Trouble>) {
     for known in Trouble::ALL {
         gauge!(STORE_STATE, "state" => known.as_str()).set(f64::from(trouble == Some(known)));
     }
+}
+
+/// Whether this daemon leads.
+pub fn leading(leads: bool) {
+    gauge!(LEADING).set(f64::from(leads));
+}
+
+/// This daemon has taken the lead.
+pub fn took_over() {
+    counter!(TAKEOVERS).increment(1);
+}
+
+/// A request was passed on to the leader, or could not be: `answered`, `unreachable`, `unknown` (the connection broke, or
+/// the leader changed, after it was sent) or `loop` (it had been passed on before).
+pub fn forwarded(outcome: &'static str) {
+    counter!(FORWARDED, "outcome" => outcome).increment(1);
 }
 
 /// Sets the gauges that are counted on demand.

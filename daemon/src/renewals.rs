@@ -2,12 +2,15 @@
 //! deposed leader that went on acknowledging from memory would keep alive what its successor has called ended. One look at
 //! Postgres answers everybody who waits; nodes without fenced leases never ask.
 
+use crate::role::Role;
 use crate::store::leader::{self, Leadership};
 use chiptide_allocator::Cluster;
 use chiptide_allocator::fleet::Node;
 use sqlx::PgPool;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 /// Most reports that wait for the same look.
 const WAITING_MAX: usize = 10_000;
@@ -39,14 +42,21 @@ impl Renewals {
 }
 
 impl Asked {
-    /// Answers whoever asks until nobody can any more, over one connection of `pool`.
-    pub async fn answer(mut self, pool: PgPool, leadership: Leadership) {
+    /// Answers whoever asks until nobody can any more, over one connection of `pool`: whether the leadership that `role`
+    /// has at this moment, of this `instance`, is still the one in Postgres.
+    pub async fn answer(mut self, pool: PgPool, instance: Uuid, role: Arc<Role>) {
         while let Some(first) = self.0.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = self.0.try_recv() {
                 waiting.push(next);
             }
-            let leads = match tokio::time::timeout(LOOK_LIMIT, leader::leads(&pool, leadership)).await {
+            let look = async {
+                match role.epoch() {
+                    Some(epoch) => leader::leads(&pool, Leadership { instance, epoch }).await,
+                    None => Ok(false),
+                }
+            };
+            let leads = match tokio::time::timeout(LOOK_LIMIT, look).await {
                 Ok(Ok(leads)) => leads,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, reports = waiting.len(), "look whether this daemon leads; nothing is renewed");

@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::config::Agents;
 use crate::health::Health;
 use crate::log_desk::LogDesk;
+use crate::role::Role;
 use crate::telemetry::Telemetry;
 use crate::watchers::Watchers;
 use chiptide_allocator::Cluster;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub stopping: CancellationToken,
     /// How well we can serve.
     pub health: Arc<Health>,
+    /// Who leads.
+    pub role: Arc<Role>,
     clock: Clock,
 }
 
@@ -49,6 +52,7 @@ impl Shared {
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
             stopping: CancellationToken::new(),
             health,
+            role: Arc::default(),
             clock: Clock::default(),
         }
     }
@@ -67,9 +71,9 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Whether the daemon leads and its memory is whole.
-    pub fn is_ready(&self) -> bool {
-        self.health.is_led()
+    /// Whether the daemon leads, by its own clock too, and its memory is whole.
+    pub fn leads(&self) -> bool {
+        self.health.is_led() && self.role.leads()
     }
 
     /// Says whether the daemon may serve.

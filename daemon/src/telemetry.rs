@@ -4,13 +4,14 @@ use crate::workloads::{Said, Told};
 use chiptide_allocator::Cluster;
 use chiptide_api::chip::{Reading, ReadingView};
 use chiptide_api::node::{RefusedBody, ReportBody};
-use chiptide_api::work::WorkReport;
-use chiptide_model::{LeaseId, NodeId, SessionId, Timestamp};
+use chiptide_api::work::{LadderReport, WorkReport};
+use chiptide_model::{LadderStep, LeaseId, NodeId, SessionId, Timestamp};
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tracing::error;
+use uuid::Uuid;
 
 /// What a node last said.
 #[derive(Debug)]
@@ -37,6 +38,9 @@ pub struct Taken {
 #[derive(Debug, Default)]
 struct Nodes {
     latest: FxHashMap<NodeId, Latest>,
+    /// When those asked to register whose answer is not noted yet. A round makes a node known before its handler gets to
+    /// note that: looked at in between, it would seem never to have been heard.
+    registering: FxHashMap<NodeId, Instant>,
     declared_silent: FxHashSet<NodeId>,
 }
 
@@ -44,6 +48,8 @@ struct Nodes {
 #[derive(Debug, Default)]
 pub struct Telemetry {
     nodes: RwLock<Nodes>,
+    /// How many steps with which leases are in the log, as far as this daemon knows and their nodes still tell them.
+    ladders: RwLock<FxHashMap<NodeId, Vec<(Uuid, usize)>>>,
 }
 
 impl Telemetry {
@@ -79,11 +85,47 @@ impl Telemetry {
         }
     }
 
+    /// Whether a node tells more of a lease than is in the log already.
+    pub fn is_news(&self, node: &NodeId, ladder: &LadderReport) -> bool {
+        let ladders = self.ladders.read();
+        let known = ladders.get(node).into_iter().flatten().find(|(lease, _)| *lease == ladder.lease);
+        known.is_none_or(|(_, steps)| *steps < ladder.steps.len())
+    }
+
+    /// Notes the steps that are in the log now, and forgets those that the node no longer tells.
+    pub fn note_ladders(&self, node: &NodeId, logged: &[(LeaseId, Vec<LadderStep>)], report: &ReportBody) {
+        if report.ladders.is_empty() && !self.ladders.read().contains_key(node) {
+            return;
+        }
+        let mut ladders = self.ladders.write();
+        let known = ladders.entry(node.clone()).or_default();
+        known.retain(|(lease, _)| report.ladders.iter().any(|ladder| ladder.lease == *lease));
+        for (lease, steps) in logged {
+            known.retain(|(of, _)| *of != lease.0);
+            known.push((lease.0, steps.len()));
+        }
+        if known.is_empty() {
+            ladders.remove(node);
+        }
+    }
+
+    /// A node asks to register: if that is granted, it was alive then.
+    pub fn registering(&self, node: &NodeId, heard: Instant) {
+        self.nodes.write().registering.insert(node.clone(), heard);
+    }
+
+    /// The registration was refused, and says nothing.
+    pub fn not_registered(&self, node: &NodeId) {
+        self.nodes.write().registering.remove(node);
+    }
+
     /// Counts a registration as a sign of life.
     pub fn registered(&self, node: &NodeId, session: SessionId, at: Timestamp, heard: Instant) {
         let (readings, refused) = (FxHashMap::default(), BTreeSet::new());
         let latest = Latest { session, seq: 0, heard, at, readings, refused, work: Vec::new() };
-        self.nodes.write().latest.insert(node.clone(), latest);
+        let mut nodes = self.nodes.write();
+        nodes.registering.remove(node);
+        nodes.latest.insert(node.clone(), latest);
     }
 
     /// When a node last reported to this daemon.
@@ -105,9 +147,12 @@ impl Telemetry {
     /// what it declared is committed before it calls again.
     pub fn declare_silent(&self, cluster: &Cluster, limit: Duration, now: Instant) -> Vec<NodeId> {
         let mut nodes = self.nodes.write();
-        let Nodes { latest, declared_silent } = &mut *nodes;
+        let Nodes { latest, registering, declared_silent } = &mut *nodes;
+        // Of those whose handler was given up, nobody else takes the entry away.
+        registering.retain(|_, asked| now.duration_since(*asked) <= limit);
         let known = cluster.fleet.nodes.iter().filter(|node| node.unknown_since.is_none());
-        let is_heard = |id: &NodeId| latest.get(id).is_some_and(|last| now.duration_since(last.heard) <= limit);
+        let is_fresh = |last: &Latest| now.duration_since(last.heard) <= limit;
+        let is_heard = |id: &NodeId| latest.get(id).is_some_and(is_fresh) || registering.contains_key(id);
         let (heard, silent): (Vec<_>, Vec<_>) = known.map(|node| &node.id).partition(|id| is_heard(id));
         for id in heard {
             declared_silent.remove(id);
@@ -128,5 +173,42 @@ impl Said for Telemetry {
             work: said.work.clone(),
             ended_at: Timestamp(latest.at.0.saturating_sub(ago).max(0)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chiptide_model::{Event, NodeFacts};
+
+    #[test]
+    fn a_node_whose_registration_is_committed_but_not_noted_yet_is_not_silent() {
+        let (node, session) = (NodeId::new("n1").expect("a name"), SessionId(Uuid::nil()));
+        let registered = Event::NodeRegistered {
+            node: node.clone(),
+            session,
+            boot_id: "b".into(),
+            facts: NodeFacts {
+                cpu_milli: 0,
+                memory_mib: 0,
+                rack: None,
+                link_domain: None,
+                agent_version: String::new(),
+                driver_version: None,
+                labels: Default::default(),
+            },
+            chips: Vec::new(),
+        };
+        let (telemetry, mut cluster) = (Telemetry::default(), Cluster::default());
+        let (start, limit) = (Instant::now(), Duration::from_secs(10));
+        telemetry.registering(&node, start);
+        cluster.apply(Timestamp(1), &registered).expect("founded");
+        assert!(telemetry.declare_silent(&cluster, limit, start + limit).is_empty());
+        telemetry.registered(&node, session, Timestamp(1), start + limit);
+        assert!(telemetry.declare_silent(&cluster, limit, start + limit * 2).is_empty());
+        assert_eq!(telemetry.declare_silent(&cluster, limit, start + limit * 3).len(), 1);
+        telemetry.registering(&node, start + limit * 3);
+        telemetry.not_registered(&node);
+        assert_eq!(telemetry.declare_silent(&cluster, limit, start + limit * 3), [node]);
     }
 }

@@ -5,6 +5,7 @@ use crate::choice::Choice;
 use crate::fault::{Fault, FaultEnd, FaultKey};
 use crate::id::{ChipId, JobId, LeaseId, NodeId, SessionId};
 use crate::job::{JobSpec, Outcome};
+use crate::ladder::LadderStep;
 use crate::lease::{Cause, Placement};
 use crate::node::NodeFacts;
 use crate::policy::Policy;
@@ -169,6 +170,12 @@ pub enum Event {
     JobCheckpointed {
         /// The job.
         job: JobId,
+        /// The step of its work that was saved, as its holder counts them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u64>,
+        /// The lease it was told under, where that is being taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        under_notice: Option<LeaseId>,
     },
     /// The work of a lease is over, or part of it has failed.
     WorkEnded {
@@ -282,6 +289,24 @@ pub enum Event {
         /// The end at the latest.
         deadline: Timestamp,
     },
+    /// The holder of a lease under notice got more time, once.
+    LeaseExtended {
+        /// The lease.
+        lease: LeaseId,
+        /// The end at the latest, now.
+        deadline: Timestamp,
+        /// What the holder said it is for.
+        reason: String,
+    },
+    /// How far a node's agent has come with the workload of a lease under notice, or that has ended after one.
+    LadderClimbed {
+        /// The lease.
+        lease: LeaseId,
+        /// The node.
+        node: NodeId,
+        /// The steps taken so far, in order.
+        steps: Vec<LadderStep>,
+    },
     /// A lease ended; its chips are reclaimed one by one, on proof.
     LeaseEnded {
         /// The lease.
@@ -327,6 +352,8 @@ impl Event {
             Event::LeaseConfirmed { .. } => "lease_confirmed",
             Event::LeaseRenewed { .. } => "lease_renewed",
             Event::LeaseRevoked { .. } => "lease_revoked",
+            Event::LeaseExtended { .. } => "lease_extended",
+            Event::LadderClimbed { .. } => "ladder_climbed",
             Event::LeaseEnded { .. } => "lease_ended",
         }
     }

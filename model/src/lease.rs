@@ -89,6 +89,11 @@ impl Cause {
         }
     }
 
+    /// Whether a lease ends for this only after notice: it goes down the ladder.
+    pub fn gives_notice(&self) -> bool {
+        self.for_job().is_some() || *self == Cause::MaxDuration
+    }
+
     /// The word used on the wire, in SQL and in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -153,6 +158,8 @@ pub struct Lease {
     pub state: LeaseState,
     /// Nodes whose agents have confirmed it.
     pub confirmed: BTreeSet<NodeId>,
+    /// Whether its holder has had the one extension that a notice allows.
+    pub extended: bool,
 }
 
 impl Lease {

@@ -40,6 +40,8 @@ pub struct Bounds {
     pub start: Option<Millis>,
     /// Longest grace a job may ask for.
     pub grace_max: Millis,
+    /// The most that one extension, of which a lease under notice gets one, adds to its deadline; `0s` allows none.
+    pub extension_max: Millis,
 }
 
 impl Default for Bounds {
@@ -49,6 +51,7 @@ impl Default for Bounds {
             vacate: Millis::from_secs(60),
             start: Some(Millis::from_secs(300)),
             grace_max: Millis::from_secs(3600),
+            extension_max: Millis::from_secs(30),
         }
     }
 }

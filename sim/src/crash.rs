@@ -197,7 +197,7 @@ async fn check_answers(scheduler: &Scheduler, answered: &[Answered], report: &mu
 }
 
 /// How many submits are in the log more than once. Each had a name of its own.
-fn doubled(log: &[Entry]) -> u64 {
+pub(crate) fn doubled(log: &[Entry]) -> u64 {
     let mut jobs: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
     for entry in log {
         if let Event::JobSubmitted { job, spec, .. } = &entry.event {

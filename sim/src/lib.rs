@@ -30,5 +30,6 @@ pub mod scheduler;
 pub mod scripted_node;
 pub mod single_chip;
 pub mod table;
+pub mod takeover;
 pub mod tide;
 pub mod virtual_cluster;

@@ -216,7 +216,7 @@ pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// A fresh folder. Run as root, the account that Postgres runs under must be able to pass through it.
-fn make_dir(what_for: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn make_dir(what_for: &str) -> anyhow::Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("chiptide-{what_for}-{:08x}", rand::random::<u32>()));
     DirBuilder::new().mode(0o711).create(&dir).with_context(|| format!("make {}", dir.display()))?;
     // The process's umask may have taken the last bit away.

@@ -157,6 +157,7 @@ impl History {
             session,
             health,
             confirmed,
+            ladders: Vec::new(),
             vacant,
             refused: Vec::new(),
             fenced: Vec::new(),

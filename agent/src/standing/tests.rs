@@ -28,6 +28,13 @@ fn confirms(rounds: impl IntoIterator<Item = OrdersView>) -> (Standing, Vec<Uuid
 }
 
 #[test]
+fn a_lease_that_was_to_be_vacated_is_never_carried_again() {
+    let live = told(vec![lease(1, "c0", 6)], vec![]);
+    let (standing, confirmed) = confirms([live.clone(), told(vec![], vec![vacate(1, "c0", 6)]), live]);
+    assert!(confirmed.is_empty() && standing.refused().len() == 1, "said by a daemon that was deposed meanwhile");
+}
+
+#[test]
 fn an_epoch_older_than_one_seen_is_refused_and_said_once() {
     let (mut standing, confirmed) = confirms([told(vec![lease(1, "c0", 6)], vec![]), told(vec![], vec![])]);
     assert!(confirmed.is_empty());

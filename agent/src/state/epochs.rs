@@ -35,9 +35,10 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// Whether a grant may be acted on, as far as was seen before it came.
+    /// Whether a grant may be acted on, as far as was seen before it came. One that has left the orders never may again,
+    /// not even as the newest seen: a deposed daemon that does not know it yet may still order what has ended since.
     pub fn is_fresh(&self, grant: &Grant) -> bool {
-        let newer = |seen: &Seen| grant.epoch > seen.epoch || (grant.epoch == seen.epoch && grant.lease == seen.lease);
+        let newer = |seen: &Seen| grant.epoch > seen.epoch;
         self.fresh.contains(grant) || self.seen.get(&grant.chip).is_none_or(newer)
     }
 

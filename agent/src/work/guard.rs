@@ -8,7 +8,10 @@ use super::record::{Folder, Record};
 use crate::fault_point;
 use anyhow::{Context, ensure};
 use chiptide_api::work::WorkBody;
-use rustix::process::{WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use rustix::fs::Mode;
+use rustix::process::{
+    Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, umask, wait,
+};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -73,6 +76,10 @@ fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandl
     if let Some((user, group)) = record.user {
         command.uid(user).gid(group);
     }
+    // Neither a hardened agent's mask nor its core files are the workload's.
+    umask(Mode::from_raw_mode(0o022));
+    let core = getrlimit(Resource::Core);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum });
     // The child is born where its parent is. If the cgroup is gone, the replica has been given up: no start.
     if let Some((own, _)) = &record.cgroups {
         own.enter().context("enter the cgroup")?;

@@ -8,6 +8,7 @@ use super::launch::WorkOptions;
 use super::outputs::Outputs;
 use super::record::{Folder, Key, folders};
 use super::replica::Replica;
+use super::steps::Steps;
 use super::wish::{ReplicaView, View, WantedLease, Wish, Wishes};
 use crate::host;
 use anyhow::Context;
@@ -29,6 +30,8 @@ const RUNNING: Duration = Duration::from_millis(50);
 const NOTHING: Duration = Duration::from_secs(60);
 /// The longest rest before another run.
 const REST_MAX: Duration = Duration::from_secs(60);
+/// Leases whose steps are remembered after their replicas were put away: for as long as it takes to tell them.
+const EMPTIED_MAX: usize = 64;
 /// Folders of replicas that are over, kept for what they said.
 const FINISHED_MAX: usize = 32;
 
@@ -61,6 +64,7 @@ impl Work {
             replicas: BTreeMap::new(),
             failed: BTreeMap::new(),
             resting: BTreeMap::new(),
+            emptied: Vec::new(),
         };
         keeper.adopt()?;
         let (views, view) = watch::channel(keeper.view(0));
@@ -138,6 +142,8 @@ struct Keeper {
     failed: BTreeMap<Key, (u32, WorkBody)>,
     /// When those may start anew that have failed, on the boot-time clock.
     resting: BTreeMap<Key, Duration>,
+    /// The steps taken with leases whose replicas are put away, the newest last.
+    emptied: Vec<(Uuid, Steps)>,
 }
 
 impl Keeper {
@@ -209,7 +215,9 @@ impl Keeper {
         let over: Vec<Key> =
             self.replicas.iter().filter(|(key, r)| is_over(key) && !r.is_present()).map(|(k, _)| *k).collect();
         for key in over {
-            self.replicas.remove(&key);
+            if let Some(replica) = self.replicas.remove(&key) {
+                self.note_emptied(key.lease, replica.steps());
+            }
             self.put_away(key);
         }
         let anew: Vec<Key> = self.replicas.iter().filter(|(_, r)| r.may_start_anew()).map(|(key, _)| *key).collect();
@@ -229,6 +237,25 @@ impl Keeper {
             changed
         });
         (wish.number, self.pause())
+    }
+
+    fn note_emptied(&mut self, lease: Uuid, steps: Steps) {
+        let known = self.emptied.iter().position(|(of, _)| *of == lease).map(|at| self.emptied.remove(at).1);
+        self.emptied.push((lease, known.map_or(steps, |known| known.and(steps))));
+        if self.emptied.len() > EMPTIED_MAX {
+            self.emptied.remove(0);
+        }
+    }
+
+    /// The steps taken with every lease of which replicas are or were here.
+    fn ladders(&self) -> BTreeMap<Uuid, Steps> {
+        let mut ladders: BTreeMap<Uuid, Steps> = self.emptied.iter().copied().collect();
+        for (key, replica) in &self.replicas {
+            let steps = replica.steps();
+            ladders.entry(key.lease).and_modify(|known| *known = known.and(steps)).or_insert(steps);
+        }
+        ladders.retain(|_, steps| steps.are_news());
+        ladders
     }
 
     /// Clears the folders of replicas that are gone and to be started anew. Each run waits twice as long as the one before.
@@ -355,6 +382,7 @@ impl Keeper {
             self.failed.iter().map(|(key, (run, work))| (*key, ReplicaView::never_started(*run, work.clone())));
         View {
             heeded,
+            ladders: self.ladders(),
             replicas: self.replicas.iter().map(|(key, replica)| (*key, replica.view())).chain(failed).collect(),
         }
     }

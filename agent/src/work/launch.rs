@@ -8,15 +8,16 @@ use super::ladder::Bounds;
 use super::record::{Folder, Key, Record};
 use super::wish::WantedLease;
 use crate::fault_point;
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use chiptide_api::work::ReplicaOrder;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Who workloads run as.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,15 @@ pub struct User {
 }
 
 impl User {
+    /// The user of this name, for jobs to name: never root, and none that the system's own services run as.
+    pub fn for_jobs(name: &str) -> anyhow::Result<User> {
+        /// Below are the users of the system's own services.
+        const FIRST: u32 = 1000;
+        let user = User::named(name)?;
+        ensure!(user.uid >= FIRST && user.gid != 0, "workload_users: {name} is a user of the system ({})", user.uid);
+        Ok(user)
+    }
+
     /// The user of this name on this machine.
     pub fn named(name: &str) -> anyhow::Result<User> {
         let found = nix::unistd::User::from_name(name).with_context(|| format!("look up the user {name}"))?;
@@ -51,6 +61,8 @@ pub struct WorkOptions {
     pub boot_id: String,
     /// Who they run as; the agent's own user when absent.
     pub user: Option<User>,
+    /// Whom else jobs may name to run as.
+    pub users: Vec<User>,
     /// How long the steps of an eviction may take.
     pub bounds: Bounds,
     /// How long the first replica that fails rests before it is started anew; each later one twice as long.
@@ -79,10 +91,11 @@ impl WorkOptions {
             bail!("this agent runs no workloads: {why}");
         }
         let folder = self.folder(key);
-        let mut env = self.environment(key, wanted, &folder);
+        let user = self.user_of(wanted)?;
+        let mut env = self.environment(key, wanted, user, &folder);
         env.extend(binding(&replica.chips, vendors)?);
         fs::create_dir_all(folder.scratch()).context("make its folder")?;
-        if let Some(user) = &self.user {
+        if let Some(user) = user {
             chown(folder.scratch(), Some(user.uid), Some(user.gid)).context("give it its folder")?;
         }
         fault_point::reach("start-folder-made");
@@ -102,7 +115,7 @@ impl WorkOptions {
             command: wanted.work.command.clone(),
             env,
             directory: wanted.work.directory.as_ref().map_or_else(|| folder.scratch(), PathBuf::from),
-            user: self.user.as_ref().map(|user| (user.uid, user.gid)),
+            user: user.map(|user| (user.uid, user.gid)),
             notice_signal: wanted.work.notice_signal.as_deref().and_then(|name| name.parse().ok()),
             output_bytes_max: self.output_bytes_max,
             expiry: self.expiry(key, wanted)?,
@@ -141,13 +154,32 @@ impl WorkOptions {
         guardian
     }
 
-    fn environment(&self, key: Key, wanted: &WantedLease, folder: &Folder) -> BTreeMap<String, String> {
+    /// Who it runs as: whom its job names, if that is allowed here.
+    fn user_of(&self, wanted: &WantedLease) -> anyhow::Result<Option<&User>> {
+        let Some(name) = &wanted.work.user else { return Ok(self.user.as_ref()) };
+        let known = self.user.iter().chain(&self.users).find(|user| user.name == *name);
+        known
+            .map(Some)
+            .with_context(|| format!("this node lets no work run as {name}: workload_users does not name it"))
+    }
+
+    fn environment(
+        &self,
+        key: Key,
+        wanted: &WantedLease,
+        user: Option<&User>,
+        folder: &Folder,
+    ) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
         set("PATH", std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned()));
-        if let Some(user) = &self.user {
+        if let Some(user) = user {
             set("USER", user.name.clone());
             set("HOME", user.home.display().to_string());
+        }
+        if let Some(first) = wanted.work.nodes.first() {
+            set("MASTER_ADDR", first.clone());
+            set("MASTER_PORT", port_of(key.lease).to_string());
         }
         for (name, value) in &wanted.work.env {
             set(name, value.clone());
@@ -157,11 +189,20 @@ impl WorkOptions {
         set("CHIPTIDE_LEASE_EPOCH", wanted.epoch.to_string());
         set("CHIPTIDE_RANK", key.rank.to_string());
         set("CHIPTIDE_RUN", wanted.work.run.to_string());
+        let here: BTreeSet<u32> = wanted.work.replicas.iter().map(|replica| replica.rank).collect();
+        set("CHIPTIDE_LOCAL_RANK", here.range(..key.rank).count().to_string());
         set("CHIPTIDE_WORLD_SIZE", wanted.work.nodes.len().to_string());
         set("CHIPTIDE_NODES", wanted.work.nodes.join(","));
         set("CHIPTIDE_NOTICE_FILE", folder.notice().display().to_string());
         env
     }
+}
+
+/// Where the gang may meet: any two gangs that share a node are unlikely to share a port, and all replicas of one agree on
+/// it without a word. Above the ports that programs listen on, below those that connections are given.
+fn port_of(lease: Uuid) -> u16 {
+    let bytes = lease.as_bytes();
+    20_000 + u16::from_le_bytes([bytes[14], bytes[15]]) % 10_000
 }
 
 /// The variable by which a vendor's runtime is told which chips to use, for vendors that take chip ids in it.

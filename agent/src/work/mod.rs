@@ -17,6 +17,7 @@ mod outputs;
 pub(crate) mod procs;
 mod record;
 mod replica;
+mod steps;
 mod wish;
 
 pub use containment::{Containment, Hierarchy};

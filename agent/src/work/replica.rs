@@ -5,6 +5,7 @@ use super::cgroup::Cgroup;
 use super::ladder::{Act, Bounds, Ladder, Wanted};
 use super::procs::{self, Proc, descends};
 use super::record::{Folder, Guardian, Key, Record};
+use super::steps::Steps;
 use super::wish::ReplicaView;
 use crate::fault_point;
 use chiptide_api::work::WorkBody;
@@ -47,6 +48,7 @@ pub(crate) struct Replica {
     ending_since: Option<Duration>,
     present: bool,
     stray: bool,
+    steps: Steps,
 }
 
 impl Replica {
@@ -90,6 +92,7 @@ impl Replica {
             ending_since: None,
             present: true,
             stray: false,
+            steps: Steps::default(),
         }
     }
 
@@ -100,6 +103,11 @@ impl Replica {
 
     pub(crate) fn is_present(&self) -> bool {
         self.present
+    }
+
+    /// The steps taken with it so far.
+    pub(crate) fn steps(&self) -> Steps {
+        self.steps
     }
 
     /// Which run it is.
@@ -139,6 +147,7 @@ impl Replica {
                     self.ended.get_or_insert_with(|| failed("it was ended before it had started"));
                     self.ended_at.get_or_insert(now);
                     self.present = false;
+                    self.steps.empty = Some(now);
                     info!(replica = %self.key, after_ms = self.ending_ms(now), "nothing of it is left");
                     fault_point::reach("ladder-gone");
                 }
@@ -177,6 +186,10 @@ impl Replica {
             self.ended_at.get_or_insert(now);
             info!(replica = %self.key, ?ended, "ended");
         }
+        // Notice may have come before the guardian had written down whom to signal.
+        if self.steps.told.is_some() {
+            self.signal_notice();
+        }
     }
 
     fn act(&mut self, act: Act, now: Duration, deadline_at: Option<String>) {
@@ -190,6 +203,7 @@ impl Replica {
         match act {
             Act::Nothing => {}
             Act::Notice(deadline) => {
+                self.steps.told.get_or_insert(now);
                 let left = deadline.saturating_sub(now);
                 info!(replica = %self.key, left_ms = left.as_millis() as u64, "notice given");
                 if let Err(error) = self.give_notice(left, deadline_at) {
@@ -199,12 +213,15 @@ impl Replica {
                 self.signal_notice();
             }
             Act::Terminate => {
+                self.steps.terminated.get_or_insert(now);
                 info!(replica = %self.key, "terminating");
                 self.members().unwrap_or_default().iter().for_each(|pid| procs::signal(*pid, Signal::TERM));
                 fault_point::reach("ladder-terminated");
             }
             Act::Kill | Act::KillLoudly => {
+                self.steps.killed.get_or_insert(now);
                 if act == Act::KillLoudly {
+                    self.steps.stuck.get_or_insert(now);
                     let left = self.members().unwrap_or_default();
                     error!(replica = %self.key, after_ms = self.ending_ms(now), ?left, "killed, and still there");
                 }
@@ -229,10 +246,10 @@ impl Replica {
 
     /// The signal that the job asked for, once: a notice that is put off is in the file.
     fn signal_notice(&mut self) {
-        let Some(signal) = self.notice_signal.take() else { return };
-        let first = self.folder.started().ok().flatten();
+        let Some(pid) = self.notice_signal.and_then(|_| self.folder.started().ok().flatten()) else { return };
+        let signal = self.notice_signal.take().and_then(|signal| Signal::from_named_raw(signal.number()));
         // While it has not ended, its pid is its own: its guardian has not reaped it.
-        if let (Some(pid), Some(signal), None) = (first, Signal::from_named_raw(signal.number()), &self.ended) {
+        if let (Some(signal), None) = (signal, &self.ended) {
             procs::signal(pid, signal);
         }
     }

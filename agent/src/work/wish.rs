@@ -1,7 +1,8 @@
 //! What the orders want run, on its way to the keeper's thread, and what the keeper knows, on its way back.
 
 use super::record::Key;
-use chiptide_api::work::{WorkBody, WorkOrder, WorkReport};
+use super::steps::Steps;
+use chiptide_api::work::{LadderReport, WorkBody, WorkOrder, WorkReport};
 use chiptide_model::Millis;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,8 @@ pub struct View {
     pub heeded: u64,
     /// Every replica it knows of, by lease and rank.
     pub replicas: BTreeMap<Key, ReplicaView>,
+    /// The steps taken with leases whose replicas were told to go, once they are gone or do not go.
+    pub(crate) ladders: BTreeMap<Uuid, Steps>,
 }
 
 /// One replica.
@@ -103,6 +106,11 @@ impl ReplicaView {
 }
 
 impl View {
+    /// The view of a keeper that has heeded `heeded`, knows these replicas, and has taken no lease's work down.
+    pub fn of(heeded: u64, replicas: BTreeMap<Key, ReplicaView>) -> View {
+        View { heeded, replicas, ladders: BTreeMap::new() }
+    }
+
     /// What to report.
     pub(crate) fn reports(&self) -> Vec<WorkReport> {
         let report = |(key, replica): (&Key, &ReplicaView)| {
@@ -110,6 +118,15 @@ impl View {
             Some(WorkReport { lease: key.lease, rank: key.rank, run: replica.run, work, ended_ago: None })
         };
         self.replicas.iter().filter_map(report).collect()
+    }
+
+    /// The steps to report of these leases, with how long ago each was.
+    pub(crate) fn ladder_reports<'a>(
+        &self,
+        leases: impl IntoIterator<Item = &'a Uuid>,
+        now: Duration,
+    ) -> Vec<LadderReport> {
+        leases.into_iter().filter_map(|lease| Some(self.ladders.get(lease)?.report(*lease, now))).collect()
     }
 
     /// The reports with how long ago each replica ended.

@@ -68,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) root: PathBuf,
     /// Who runs its workloads, where the test is root.
     pub(crate) user: &'static str,
+    /// Whom else its jobs may name.
+    pub(crate) users: &'static str,
     agent: Option<Child>,
 }
 
@@ -86,7 +88,7 @@ impl Node {
             Kept::Cgroups => cgroup_root().expect("cgroups can be had"),
             Kept::Groups | Kept::Not => scenario.path().join("no-cgroup"),
         };
-        Node { daemon, scenario, chips: Vec::new(), kept, root, user: "root", agent: None }
+        Node { daemon, scenario, chips: Vec::new(), kept, root, user: "root", users: "", agent: None }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -102,6 +104,9 @@ impl Node {
         command.args(["--kill-after", "300ms", "--verify-for", "5s", "--restart-after", "100ms"]);
         if rustix::process::geteuid().is_root() {
             command.args(["--workload-user", self.user]);
+            if !self.users.is_empty() {
+                command.args(["--workload-users", self.users]);
+            }
         }
         if self.kept == Kept::Groups {
             command.arg("--process-groups");

@@ -189,6 +189,42 @@ impl Cluster {
         Ok(())
     }
 
+    /// The promises on its chips wait as much longer as they may have to.
+    pub(super) fn on_extended(&mut self, at: Timestamp, id: LeaseId, deadline: Timestamp) -> Applied {
+        let lease = self.leases.get(&id).ok_or_else(|| format!("no lease {id}"))?;
+        let (job, extra, nodes) = (lease.job, lease.extra, self.nodes_of(lease));
+        let LeaseState::Revoking { cause, .. } = lease.state.clone() else {
+            return Err(format!("lease {id} is not being taken"));
+        };
+        let holds = lease.placements.iter().flat_map(|placement| &placement.holds);
+        let claimed = holds.filter_map(|hold| self.chip(&hold.chip)).flat_map(|chip| &chip.claims);
+        let claimants: BTreeSet<JobId> = claimed.map(|(job, _)| *job).chain(cause.for_job()).collect();
+        self.change_lease(id, |lease| {
+            (lease.state, lease.extended) = (LeaseState::Revoking { cause, deadline }, true);
+        })?;
+        self.note_leaving(id);
+        nodes.into_iter().for_each(|node| self.orders_changed(node));
+        let until = deadline + self.policy.bounds.claim;
+        claimants.into_iter().for_each(|job| self.put_claim_off(job, until));
+        self.restand_lease(id);
+        if extra {
+            return self.revise_job(job);
+        }
+        self.set_state(at, job, JobState::Preempting { lease: id, deadline })
+    }
+
+    fn put_claim_off(&mut self, job: JobId, until: Timestamp) {
+        let Some(claim) = self.claims.get_mut(&job).filter(|claim| claim.deadline < until) else { return };
+        self.timers.remove(&(claim.deadline, Timer::Claim(job)));
+        claim.deadline = until;
+        self.timers.insert((until, Timer::Claim(job)));
+        self.touched.claims.insert(job);
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.revision += 1;
+            self.touched.jobs.insert(job.id);
+        }
+    }
+
     /// Something about the job changed that is not its state.
     fn revise_job(&mut self, id: JobId) -> Applied {
         let job = self.jobs.get_mut(&id).ok_or_else(|| format!("no job {id}"))?;

@@ -80,7 +80,7 @@ impl Cluster {
             Event::ChipVacated { chip, lease, .. } => self.on_vacated(chip, *lease),
             Event::JobSubmitted { job, place, spec } => self.on_submitted(at, *job, *place, spec),
             Event::JobStarted { job } => self.on_started(at, *job),
-            Event::JobCheckpointed { job } => self.on_checkpointed(at, *job),
+            Event::JobCheckpointed { job, .. } => self.on_checkpointed(at, *job),
             Event::WorkEnded { lease, .. } => {
                 self.leases.get(lease).map(drop).ok_or_else(|| format!("no lease {lease}"))
             }
@@ -109,6 +109,7 @@ impl Cluster {
                     ends_at: *ends_at,
                     state: LeaseState::Active,
                     confirmed: BTreeSet::new(),
+                    extended: false,
                 })
             }
             Event::LeaseConfirmed { lease, node } => self.change_lease(*lease, |lease| {
@@ -118,6 +119,10 @@ impl Cluster {
                 self.change_lease(*lease, |lease| lease.expires_at = Some(*expires_at))
             }
             Event::LeaseRevoked { lease, cause, deadline } => self.on_revoked(at, *lease, cause, *deadline),
+            Event::LeaseExtended { lease, deadline, .. } => self.on_extended(at, *lease, *deadline),
+            Event::LadderClimbed { lease, .. } => {
+                self.leases.get(lease).map(drop).ok_or_else(|| format!("no lease {lease}"))
+            }
             Event::LeaseEnded { lease, cause, next } => self.on_lease_ended(at, *lease, cause, next),
         };
         applied.map_err(|missing| Unfounded { event: event.kind(), missing })

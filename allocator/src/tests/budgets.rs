@@ -84,7 +84,7 @@ fn a_reported_checkpoint_and_a_cheap_restart_make_the_cheaper_victim() {
     let mut world = world().node("n1", 1).node("n2", 1).lease(quick(job("reports"))).lease(quick(job("silent")));
     world.after("1h");
     let lease = world.lease_of("reports").expect("leased");
-    world.round(vec![crate::Command::Checkpoint { lease }]);
+    world.round(vec![crate::Command::Checkpoint { lease, step: None, leave: false }]);
     world.after("1m");
     world.submit(job("chat").priority(HIGH)).expect("accepted");
     world.expect(expect![[r#"

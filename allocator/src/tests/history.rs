@@ -180,7 +180,7 @@ fn play(world: &mut World, number: usize, step: Step) {
             let live: Vec<LeaseId> =
                 world.draft.leases().filter(|lease| lease.is_live()).map(|lease| lease.id).collect();
             if let Some(&lease) = live.get(pick % live.len().max(1)) {
-                world.round(vec![Command::Checkpoint { lease }]);
+                world.round(vec![Command::Checkpoint { lease, step: None, leave: false }]);
             }
         }
         Step::Report { node, keep } => {

@@ -241,3 +241,40 @@ fn cancelling_a_promised_job_frees_its_promise() {
         chat loses its promise: Cancelled
         chat ended: Cancelled"#]]);
 }
+
+#[test]
+fn a_holder_gets_one_extension_and_the_promise_waits_as_much_longer() {
+    let mut world = world().node("n1", 1).lease(job("train").priority(LOW));
+    let lease = world.lease_of("train").expect("leased");
+    let extend = |by: &str| Command::Extend { lease, by: by.parse().expect("a span"), reason: "saving".into() };
+    assert_eq!(world.round(vec![extend("10s")]), vec![Err(Refusal::NotRevoked(lease))]);
+    world.submit(job("chat").priority(HIGH)).expect("accepted");
+    let claim = |world: &super::world::World| world.draft.claim(world.job_id("chat")).map(|claim| claim.deadline);
+    let before = claim(&world).expect("promised");
+    world.story();
+    world.round(vec![extend("1h")]);
+    assert_eq!(claim(&world).map(|after| after.since(before)), Some(Millis::from_secs(30)));
+    assert_eq!(world.round(vec![extend("1s")]), vec![Err(Refusal::ExtensionUsed(lease))]);
+    world.after("31s");
+    world.after("30s");
+    world.expect(expect![[r#"
+        train may stay until +1m
+        lease of train ends (preempt): back to pending"#]]);
+}
+
+#[test]
+fn a_holder_that_has_saved_its_work_may_leave_at_once() {
+    let mut world = world().node("n1", 1).lease(job("train").priority(LOW));
+    let lease = world.lease_of("train").expect("leased");
+    let saved = || Command::Checkpoint { lease, step: Some(7), leave: true };
+    world.round(vec![saved()]);
+    world.submit(job("chat").priority(HIGH)).expect("accepted");
+    world.round(vec![saved()]);
+    world.expect(expect![[r#"
+        train checkpoints
+        chat submitted
+        evict train for chat by +30s
+        chat is promised n1-0
+        train checkpoints
+        lease of train ends (preempt): back to pending"#]]);
+}

@@ -300,6 +300,7 @@ impl World {
             session: node.session,
             health: Vec::new(),
             confirmed: node.leases.iter().copied().collect(),
+            ladders: Vec::new(),
             vacant: owed.collect(),
             faults: Vec::new(),
             refused: Vec::new(),
@@ -354,7 +355,7 @@ impl World {
         match event {
             Event::JobSubmitted { job, .. } => format!("{} submitted", self.name(*job)),
             Event::JobStarted { job } => format!("{} runs", self.name(*job)),
-            Event::JobCheckpointed { job } => format!("{} checkpoints", self.name(*job)),
+            Event::JobCheckpointed { job, .. } => format!("{} checkpoints", self.name(*job)),
             Event::WorkEnded { job, run, verdict, .. } => {
                 format!("run {run} of {} is over: {verdict:?}", self.name(*job))
             }
@@ -379,6 +380,12 @@ impl World {
             }
             Event::LeaseRevoked { lease, cause, deadline } => {
                 format!("revoke {} ({}) by +{}", self.holder(*lease), cause.as_str(), deadline.since(at))
+            }
+            Event::LeaseExtended { lease, deadline, .. } => {
+                format!("{} may stay until +{}", self.holder(*lease), deadline.since(at))
+            }
+            Event::LadderClimbed { lease, node, steps } => {
+                format!("{node} goes down the ladder with {}: {steps:?}", self.holder(*lease))
             }
             Event::LeaseEnded { lease, cause, next } => {
                 let next = match next {

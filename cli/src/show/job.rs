@@ -4,6 +4,7 @@ use super::{Facts, cores, lease, memory, pairs};
 use crate::output::{state, table, text};
 use crate::span::{ago, moment, until};
 use chiptide_api::job::{BudgetBody, ClassBody, JobBody, JobView, KindBody, PriorityBody, SameLevelBody, Strength};
+use chiptide_api::lease::EvictionView;
 use chiptide_api::work::RunView;
 use chrono::{DateTime, Utc};
 
@@ -64,6 +65,10 @@ pub(crate) fn job(job: &JobView, now: DateTime<Utc>) -> String {
     facts.add("attempts", format!("{}, preempted {} times", job.attempt, job.preemptions));
     facts.add_some("restarts", (job.restarts > 0).then(|| job.restarts.to_string()));
     let mut story = facts.text();
+    if let Some(eviction) = &job.eviction {
+        story.push('\n');
+        story.push_str(&self::eviction(eviction, now));
+    }
     for run in &job.runs {
         story.push('\n');
         story.push_str(&self::run(run, now));
@@ -72,6 +77,23 @@ pub(crate) fn job(job: &JobView, now: DateTime<Utc>) -> String {
         story.push('\n');
         story.push_str(&lease(live, now));
     }
+    story
+}
+
+/// How the job's chips were taken the last time, step by step.
+fn eviction(eviction: &EvictionView, now: DateTime<Utc>) -> String {
+    let for_whom = eviction.for_job.map_or(String::new(), |job| format!(" for {job}"));
+    let mut story = format!("eviction of attempt {}: {}{for_whom}\n", eviction.attempt, eviction.cause);
+    let mut table = table(&["STEP", "AT", "NODE", "DETAIL"]);
+    for step in &eviction.steps {
+        table.add_row([
+            step.step.clone(),
+            format!("{} ({})", step.at.format("%H:%M:%S%.3fZ"), ago(step.at, now)),
+            step.node.clone().unwrap_or_default(),
+            step.detail.clone().unwrap_or_default(),
+        ]);
+    }
+    story.push_str(&text(&table));
     story
 }
 
@@ -309,6 +331,28 @@ mod tests {
             0        n1    GPU-2  500/1000  2
         "#]]
         .assert_eq(&job(&preempting(), now()));
+    }
+
+    #[test]
+    fn an_eviction_is_told_step_by_step() {
+        let eviction = eviction(
+            &serde_json::from_value(json!({
+                "lease": "0190c2f0-0000-7000-8000-0000000000aa", "attempt": 1, "cause": "preempt",
+                "for_job": "0190c2f0-0000-7000-8000-000000000002",
+                "steps": [
+                    {"step": "notice", "at": "2026-11-24T11:59:00Z", "detail": "it has 30s"},
+                    {"step": "killed", "at": "2026-11-24T11:59:32.250Z", "node": "n1"}]
+            }))
+            .expect("an eviction"),
+            now(),
+        );
+        expect![[r#"
+            eviction of attempt 1: preempt for 0190c2f0-0000-7000-8000-000000000002
+            STEP    AT                   NODE  DETAIL
+            notice  11:59:00.000Z (1m)         it has 30s
+            killed  11:59:32.250Z (27s)  n1
+        "#]]
+        .assert_eq(&eviction);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The cluster as the wire shows it: jobs, chips, nodes, queues, reasons and explanations.
 
+mod eviction;
 mod explain;
 mod queues;
 mod runs;
 
+pub use eviction::{eviction, steps};
 pub use explain::explanation;
 pub use queues::queues;
 pub use runs::{run_ended, run_now};
@@ -52,6 +54,7 @@ pub fn job(explainer: &mut Explainer<'_>, job: &Job) -> JobView {
         preemptions: job.preemptions,
         restarts: job.restarts,
         runs: Vec::new(),
+        eviction: None,
         submitted_at: to_utc(job.submitted_at),
         changed_at: to_utc(job.changed_at),
         revision: job.revision,

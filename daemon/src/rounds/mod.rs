@@ -17,6 +17,7 @@ use anyhow::Context;
 use chiptide_allocator::Command;
 use chiptide_model::Policy;
 pub use lanes::Lanes;
+use parking_lot::RwLock;
 use round_loop::RoundLoop;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -37,15 +38,32 @@ pub struct Entry {
 /// The way into the round loop: a bounded queue.
 #[derive(Clone, Debug)]
 pub struct Rounds {
-    entries: lanes::Senders,
+    /// Absent while this daemon does not lead.
+    entries: Arc<RwLock<Option<lanes::Senders>>>,
+    capacity: usize,
     health: Arc<Health>,
 }
 
 impl Rounds {
-    /// A queue of at most `capacity` submits (and four times as much of everything else), and its other end.
-    pub fn channel(capacity: usize, health: Arc<Health>) -> (Rounds, Lanes) {
-        let (entries, receiver) = lanes::lanes(capacity, capacity.saturating_mul(4));
-        (Rounds { entries, health }, receiver)
+    /// A queue of at most `capacity` submits (and four times as much of everything else), which is closed.
+    pub fn closed(capacity: usize, health: Arc<Health>) -> Rounds {
+        Rounds { entries: Arc::default(), capacity, health }
+    }
+
+    /// Opens the queue for a new leadership, and answers its other end.
+    pub fn open(&self) -> Lanes {
+        let (entries, lanes) = lanes::lanes(self.capacity, self.capacity.saturating_mul(4));
+        *self.entries.write() = Some(entries);
+        lanes
+    }
+
+    /// Closes the queue: what is in it is still decided, nothing more comes in.
+    pub fn close(&self) {
+        *self.entries.write() = None;
+    }
+
+    fn senders(&self) -> Option<lanes::Senders> {
+        self.entries.read().clone()
     }
 
     /// Submits a command; the answer comes after the commit. A full queue refuses at once, and so do rounds that cannot
@@ -55,13 +73,16 @@ impl Rounds {
             return Err(Refused::store_unavailable(known.trouble));
         }
         let (reply, answer) = oneshot::channel();
-        self.entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
+        let entries = self.senders().ok_or_else(Refused::no_leader)?;
+        entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
             lanes::NotTaken::Full => {
                 metrics::shed("round", "the queue is full");
                 Refused::overloaded("the queue of commands is full")
             }
-            lanes::NotTaken::Closed => Refused::unavailable("the daemon is shutting down"),
+            lanes::NotTaken::Closed => Refused::no_leader(),
         })?;
+        // The queue is closed when its last sender is gone.
+        drop(entries);
         answer.await.map_err(|_| Refused::outcome_unknown())
     }
 
@@ -69,14 +90,16 @@ impl Rounds {
     /// the outcome is unknown.
     pub async fn tell(&self, command: Command) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        // A closed queue means shutdown: the command has become pointless.
-        let _ = self.entries.send(Entry { command, many: false, key: None, reply }).await;
+        // A closed queue means that we do not lead any more: the command has become pointless.
+        if let Some(entries) = self.senders() {
+            let _ = entries.send(Entry { command, many: false, key: None, reply }).await;
+        }
         answer
     }
 
-    /// How many commands wait, by lane.
-    pub fn waiting(&self) -> [(&'static str, usize); 2] {
-        self.entries.waiting()
+    /// How many commands wait, by lane; nothing while this daemon does not lead.
+    pub fn waiting(&self) -> Vec<(&'static str, usize)> {
+        self.senders().map_or_else(Vec::new, |entries| entries.waiting().to_vec())
     }
 }
 
@@ -84,7 +107,7 @@ impl Rounds {
 #[derive(Debug)]
 pub struct Led {
     leading: Option<oneshot::Receiver<()>>,
-    ended: oneshot::Receiver<anyhow::Result<()>>,
+    ended: Option<oneshot::Receiver<anyhow::Result<()>>>,
 }
 
 impl Led {
@@ -99,9 +122,12 @@ impl Led {
         anyhow::bail!("the round loop ended before it led")
     }
 
-    /// Waits for the loop's end.
+    /// Waits for the loop's end, and answers how it ended; `Ok` if that was told already.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
-        (&mut self.ended).await.context("the round loop broke")?
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        let how = ended.await.context("the round loop broke");
+        self.ended = None;
+        how?
     }
 }
 
@@ -127,5 +153,5 @@ pub fn spawn(
     let thread = std::thread::Builder::new().name("rounds".into());
     // The handle is not joined: the end is told through the channel, and a panic closes it.
     thread.spawn(move || drop(ended_in.send(runtime.block_on(life)))).context("start the rounds' thread")?;
-    Ok(Led { leading: Some(leading), ended })
+    Ok(Led { leading: Some(leading), ended: Some(ended) })
 }

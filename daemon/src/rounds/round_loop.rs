@@ -151,7 +151,7 @@ impl RoundLoop {
             };
             match stepped {
                 Ok(()) => {}
-                Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
+                Err(StoreError::Deposed) => return Err(StoreError::Deposed.into()),
                 Err(error) => open = open && self.recover(error, unsettled).await?,
             }
         }
@@ -352,7 +352,7 @@ impl RoundLoop {
                 Ok(true)
             }
             Ok(Recovered::Closed) => Ok(false),
-            Err(StoreError::Deposed) => anyhow::bail!("another daemon has taken the lead; stepping down"),
+            Err(StoreError::Deposed) => Err(StoreError::Deposed.into()),
             Err(error) => Err(error).context("read the cluster anew"),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::problem::Refused;
 use crate::app::App;
+use crate::role::Part;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,7 +26,7 @@ pub(super) struct ReadyView {
     status: &'static str,
     /// `ok`, `starting`, or what is wrong with the database: `unreachable`, `too_many_connections`, `disk_full`,
     /// `out_of_resources`, `slow`, `read_only`, `access_denied`, `no_database`, `too_old`, `schema_newer`, `schema_altered`,
-    /// `migration_failed`, `conflict`, `inconsistent`, `refused`.
+    /// `migration_failed`, `conflict`, `inconsistent`, `refused`; or `no_leader`.
     reason: &'static str,
     /// The same for people.
     detail: String,
@@ -36,18 +37,56 @@ pub(super) struct ReadyView {
     stale_ms: Option<u64>,
     /// What an admin should know of the database although it serves.
     warnings: Vec<String>,
+    /// `leader`; `standby`: another daemon leads, or none does. A standby passes on to the leader what only that may
+    /// answer, and is `ready` while the leader answers; a load balancer may send to either.
+    role: &'static str,
+    /// The leader, as far as a standby knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<LeaderView>,
+}
+
+/// The daemon that leads.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LeaderView {
+    /// Where it can be reached.
+    url: String,
+    /// Its epoch: every takeover has a higher one.
+    epoch: u64,
 }
 
 /// Whether the daemon serves. Needs no token, and asks nothing of the database.
 #[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "ready", security(()),
     responses((status = 200, description = "It serves.", body = ReadyView), (status = 503, description = "It does not serve yet, or not all.", body = ReadyView)))]
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<ReadyView>) {
-    let (health, stale_ms) = (app.shared.health.report(), app.shared.health.stale_ms());
-    let status = if health.status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let (since, warnings) = (to_utc(health.since), health.warnings);
-    let view =
-        ReadyView { status: health.status, reason: health.reason, detail: health.detail, since, stale_ms, warnings };
-    (status, Json(view))
+    let (health, role) = (app.shared.health.report(), &app.shared.role);
+    let (status, reason, detail) = match role.part() {
+        Part::Standby(_) if role.stands_by() && app.shared.health.complaint().is_none() => {
+            ("ready", "ok", "stands by, and passes on to the leader what only that may answer".to_owned())
+        }
+        Part::Standby(_) if role.stale_ms().is_some() && app.shared.health.complaint().is_none() => {
+            ("stale", "no_leader", "stands by; no leader is known, or it does not answer".to_owned())
+        }
+        Part::Lapsed if health.status == "ready" => {
+            ("stale", "no_leader", "has led, and could not renew its leadership in time".to_owned())
+        }
+        _ => (health.status, health.reason, health.detail),
+    };
+    let (part, leader) = match role.part() {
+        Part::Leader | Part::Lapsed => ("leader", None),
+        Part::Standby(leader) => ("standby", leader),
+    };
+    let view = ReadyView {
+        status,
+        reason,
+        detail,
+        since: to_utc(health.since),
+        stale_ms: app.shared.health.stale_ms().max(role.stale_ms()),
+        warnings: health.warnings,
+        role: part,
+        leader: leader.map(|leader| LeaderView { url: leader.url, epoch: leader.epoch }),
+    };
+    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(view))
 }
 
 /// What is running.

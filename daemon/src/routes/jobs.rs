@@ -5,7 +5,7 @@ use super::problem::{Answer, Refused};
 use crate::app::App;
 use crate::render;
 use crate::store::jobs::{self, JobFilter};
-use crate::store::work_ends;
+use crate::store::{eviction_steps, work_ends};
 use crate::watchers::Topic;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -89,29 +89,39 @@ pub(super) async fn get(
         let mut view = find(&app, id).await?;
         let is_news = view.revision > *seen.get_or_insert(view.revision);
         if is_news || view.is_ended() || wait.is_zero() || app.shared.stopping.is_cancelled() {
-            view.runs = runs(&app, id, &view).await?;
+            complete(&app, id, &mut view).await;
             return Ok(Json(view));
         }
         tokio::select! {
             () = changed => {}
             () = app.shared.stopping.cancelled() => {}
             () = tokio::time::sleep_until(deadline) => {
-                view.runs = runs(&app, id, &view).await?;
+                complete(&app, id, &mut view).await;
                 return Ok(Json(view));
             }
         }
     }
 }
 
-/// How the replicas of a job are and were that the agents run; nothing of a job that has never had a lease.
-async fn runs(app: &App, id: JobId, view: &JobView) -> Result<Vec<RunView>, Refused> {
-    if view.spec.workload.is_none() || view.attempt == 0 {
-        return Ok(Vec::new());
+/// Adds what is only told of one job at a time. A database that is away takes its history with it, and no more.
+async fn complete(app: &App, id: JobId, view: &mut JobView) {
+    view.runs = runs(app, id, view).await;
+    let was_taken = view.preemptions > 0 || view.deadline.is_some() || view.reason.as_deref() == Some("max_duration");
+    if was_taken {
+        let last = app.tables(async |tables| eviction_steps::last_of_job(tables, id).await).await;
+        view.eviction = last.ok().flatten().as_ref().map(render::eviction);
     }
-    let ended = work_ends::of_job(&app.store.reader, id).await?;
+}
+
+/// How the replicas of a job are and were that the agents run; nothing of a job that has never had a lease.
+async fn runs(app: &App, id: JobId, view: &JobView) -> Vec<RunView> {
+    if view.spec.workload.is_none() || view.attempt == 0 {
+        return Vec::new();
+    }
+    let ended = app.tables(async |tables| work_ends::of_job(tables, id).await).await.unwrap_or_default();
     let cluster = app.shared.cluster();
     let now = cluster.job(id).and_then(|job| render::run_now(&cluster, job, &app.shared.telemetry));
-    Ok(now.into_iter().chain(ended.iter().map(render::run_ended)).collect())
+    now.into_iter().chain(ended.iter().map(render::run_ended)).collect()
 }
 
 /// A job from memory while it is live, else from the table.

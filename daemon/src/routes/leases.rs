@@ -3,19 +3,24 @@
 use super::extract::{Body, Id, Mutation, Params, Raw, limit_of, list_of};
 use super::problem::{Answer, Refused};
 use crate::app::App;
+use crate::render;
+use crate::store::eviction_steps;
 use crate::store::leases::{self, LeaseFilter};
 use axum::Json;
 use axum::extract::State;
 use chiptide_allocator::Command;
 use chiptide_api::job::JobView;
-use chiptide_api::lease::{LeaseView, ReleaseBody};
+use chiptide_api::lease::{CheckpointBody, ExtensionBody, LeaseView, ReleaseBody};
 use chiptide_api::page::Page;
-use chiptide_api::problem::Problem;
+use chiptide_api::problem::{Problem, read_json};
 use chiptide_model::LeaseId;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
+
+/// How much of a holder's reason is kept.
+const REASON_MAX: usize = 200;
 
 /// One lease, live or ended.
 #[utoipa::path(get, path = "/v1/leases/{id}", tag = "leases", operation_id = "getLease",
@@ -23,12 +28,21 @@ use uuid::Uuid;
     responses((status = 200, description = "The lease.", body = LeaseView),
         (status = "4XX", description = "No such lease.", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(State(app): State<App>, Id(id): Id<LeaseId>) -> Result<Json<LeaseView>, Refused> {
-    if let Some(lease) = app.shared.cluster().lease(id) {
-        return Ok(Json(LeaseView::of(lease)));
+    let known = app.shared.cluster().lease(id).cloned();
+    let lease = match known {
+        Some(lease) => lease,
+        None => {
+            let found = app.tables(async |tables| leases::get(tables, id).await).await?;
+            found.ok_or_else(|| Refused::no_such_lease(id))?
+        }
+    };
+    let mut view = LeaseView::of(&lease);
+    if !lease.is_active() {
+        // What memory knows is told without the tables too.
+        let steps = app.tables(async |tables| eviction_steps::of_lease(tables, id).await).await;
+        view.steps = render::steps(&steps.unwrap_or_default());
     }
-    let lease =
-        app.tables(async |tables| leases::get(tables, id).await).await?.ok_or_else(|| Refused::no_such_lease(id))?;
-    Ok(Json(LeaseView::of(&lease)))
+    Ok(Json(view))
 }
 
 /// Which leases to list.
@@ -92,11 +106,12 @@ pub(super) async fn renew(
 }
 
 /// Says that the job of a lease has made a checkpoint: an eviction from now on loses only what comes after. Saying it
-/// again is as good as saying it once.
+/// again is as good as saying it once. With `leave`, a lease under notice ends now; the answer is its job then.
 #[utoipa::path(post, path = "/v1/leases/{id}/checkpoint", tag = "leases", operation_id = "reportCheckpoint",
     params(("id" = Uuid, Path, description = "The lease."),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer.")),
-    responses((status = 200, description = "The lease.", body = LeaseView),
+    request_body(content = CheckpointBody, description = "May be left out."),
+    responses((status = 200, description = "The lease, or the job that has left it.", content((LeaseView = "application/json"), (JobView = "application/json"))),
         (status = "4XX", description = "No such lease, or it is over.", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn checkpoint(
     State(app): State<App>,
@@ -104,7 +119,32 @@ pub(super) async fn checkpoint(
     mutation: Mutation,
     Raw(raw): Raw,
 ) -> Result<Answer, Refused> {
-    let answer = app.rounds.submit(Command::Checkpoint { lease: id }, false, mutation.key(&raw)).await?;
+    let CheckpointBody { step, leave } = match raw.is_empty() {
+        true => CheckpointBody::default(),
+        false => read_json(&raw).map_err(Refused::invalid)?,
+    };
+    let answer = app.rounds.submit(Command::Checkpoint { lease: id, step, leave }, false, mutation.key(&raw)).await?;
+    told_apart(&app, id, answer).await
+}
+
+/// Asks for more time for a lease under notice: once, and at most as much as the policy's `bounds.extension_max`. The
+/// answer has the new deadline; the promises on its chips wait as much longer.
+#[utoipa::path(post, path = "/v1/leases/{id}/extension", tag = "leases", operation_id = "extendLease",
+    params(("id" = Uuid, Path, description = "The lease."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer.")),
+    request_body = ExtensionBody,
+    responses((status = 200, description = "The lease, with its new deadline.", body = LeaseView),
+        (status = "4XX", description = "No such lease, it is over, it is not being taken, or it has had its extension.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn extension(
+    State(app): State<App>,
+    Id(id): Id<LeaseId>,
+    mutation: Mutation,
+    body: Body<ExtensionBody>,
+) -> Result<Answer, Refused> {
+    let said = body.value.reason.unwrap_or_default();
+    let reason = said.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
+    let command = Command::Extend { lease: id, by: body.value.by, reason };
+    let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await?;
     told_apart(&app, id, answer).await
 }
 

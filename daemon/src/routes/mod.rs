@@ -11,6 +11,7 @@ mod nodes;
 pub mod problem;
 mod queues;
 mod registration;
+mod standby;
 
 use crate::admission::Kind;
 use crate::app::App;
@@ -18,7 +19,7 @@ use crate::auth::Principal;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -73,6 +74,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))
         .routes(routes!(leases::checkpoint))
+        .routes(routes!(leases::extension))
         .routes(routes!(leases::release))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
@@ -129,34 +131,25 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
         return next.run(request).await;
     }
     if !app.tokens.are_loaded() {
-        return not_yet(&app).into_response();
+        return standby::not_yet(&app).into_response();
     }
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some(principal) = token.and_then(|(_, token)| app.tokens.principal(token.trim())) else {
-        return Refused::unauthorized().into_response();
+    let Some((_, token)) = token else { return Refused::unauthorized().into_response() };
+    let principal = match app.tokens.principal(token.trim()) {
+        Some(known) => known,
+        None => {
+            let token = token.trim().to_owned();
+            match app.tables(async |pool| app.tokens.find(pool, &token).await).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Refused::unauthorized().into_response(),
+                Err(refused) => return refused.into_response(),
+            }
+        }
     };
-    if !app.shared.is_ready() && path.starts_with("/v1/") {
-        return not_yet(&app).into_response();
-    }
     request.extensions_mut().insert::<Principal>(principal);
-    let mut response = next.run(request).await;
-    if let Some(age) = app.shared.health.stale_ms() {
-        response.headers_mut().insert(STALE, HeaderValue::from(age));
-    }
-    response
-}
-
-/// How old an answer from memory may be, in milliseconds, while the database does not serve.
-const STALE: HeaderName = HeaderName::from_static("chiptide-stale-ms");
-
-/// The refusal of a daemon that has not read the cluster yet.
-fn not_yet(app: &App) -> Refused {
-    match app.shared.health.complaint() {
-        Some(known) => Refused::store_unavailable(known.trouble),
-        None => Refused::unavailable("the daemon is reading the cluster; try again in a moment"),
-    }
+    standby::answer(&app, request, next).await
 }
 
 /// Lets in as many of each kind as there are places, before anything else is looked at.

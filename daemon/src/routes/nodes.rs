@@ -12,7 +12,8 @@ use chiptide_allocator::{Command, RefusedGrant, Report, report};
 use chiptide_api::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use chiptide_api::page::Page;
 use chiptide_api::problem::{Invalid, Problem};
-use chiptide_model::{ChipId, LeaseId, NodeId, SessionId};
+use chiptide_api::work::LadderStepBody;
+use chiptide_model::{ChipId, LadderStep, LeaseId, NodeId, SessionId, Timestamp};
 use serde::Deserialize;
 use std::time::Instant;
 use utoipa::IntoParams;
@@ -20,6 +21,8 @@ use uuid::Uuid;
 
 /// Most faults told in one report.
 const FAULTS_MAX: usize = 1024;
+/// Steps there are.
+const LADDER_MAX: usize = 5;
 
 /// Registers an agent and everything its node has; answers the session it reports under. A new boot id ends the leases
 /// that ran on the node; the same boot id means that only the agent restarted.
@@ -38,11 +41,15 @@ pub(super) async fn register(
     let session = SessionId(Uuid::new_v4());
     let Registration { facts, chips, boot_id, seen } = registration::parse(body.value).map_err(Refused::invalid)?;
     let command = Command::Register { node: node.clone(), session, boot_id, facts, chips, seen };
-    let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await?;
-    if answer.status == 200 && !answer.replayed {
-        app.shared.telemetry.registered(&node, session, app.shared.now(), Instant::now());
+    app.shared.telemetry.registering(&node, Instant::now());
+    let answer = app.rounds.submit(command, false, mutation.key(&body.raw)).await;
+    match &answer {
+        Ok(answer) if answer.status == 200 && !answer.replayed => {
+            app.shared.telemetry.registered(&node, session, app.shared.now(), Instant::now());
+        }
+        _ => app.shared.telemetry.not_registered(&node),
     }
-    Ok(answer)
+    answer
 }
 
 /// Takes a report in. Readings go to the latest-value table; only what changes a decision waits for a commit. The answer
@@ -61,13 +68,15 @@ pub(super) async fn report_in(
 ) -> Result<Answer, Refused> {
     let key = mutation.key(&body.raw);
     let report = body.value;
-    let parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
+    let mut parsed = parse_report(&node, &report).map_err(Refused::invalid)?;
     check_session(&app, &node, &report)?;
     let Taken { accepted, declared_silent } =
         app.shared.telemetry.accept(&node, &report, app.shared.now(), Instant::now());
     if !accepted {
         metrics::report_ignored();
     }
+    parsed.ladders = ladders(&app, &node, &report);
+    let told = parsed.ladders.clone();
     let (news, fenced) = {
         let cluster = app.shared.cluster();
         let fenced = accepted && cluster.node(&node).is_some_and(|node| renewals::is_fenced(&cluster, node));
@@ -98,6 +107,7 @@ pub(super) async fn report_in(
         renewed = app.renewals.confirm().await;
     }
     if accepted {
+        app.shared.telemetry.note_ladders(&node, &told, &report);
         heed_ends(&app, &report).await;
     }
     let cluster = app.shared.cluster();
@@ -112,6 +122,17 @@ pub(super) async fn report_in(
             orders: is_news.then(|| orders::of(&cluster, state, &app.shared.logs, app.shared.now())),
         },
     ))
+}
+
+/// Steps that the log does not have yet, with their times.
+fn ladders(app: &App, node: &NodeId, report: &ReportBody) -> Vec<(LeaseId, Vec<LadderStep>)> {
+    let now = app.shared.now();
+    let at = |step: &LadderStepBody| {
+        let ago = i64::try_from(step.ago.0).unwrap_or(i64::MAX);
+        LadderStep { step: step.step.step(), at: Timestamp(now.0.saturating_sub(ago).max(0)) }
+    };
+    let news = report.ladders.iter().filter(|ladder| app.shared.telemetry.is_news(node, ladder));
+    news.map(|ladder| (LeaseId(ladder.lease), ladder.steps.iter().take(LADDER_MAX).map(at).collect())).collect()
 }
 
 /// Draws what follows from workloads that the report says have ended. A refusal means that something else has settled it.
@@ -186,6 +207,7 @@ fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
         node: node.clone(),
         session: SessionId(body.session),
         health,
+        ladders: Vec::new(),
         confirmed: body.confirmed.iter().map(|lease| LeaseId(*lease)).collect(),
         vacant: vacant.collect::<Result<_, Invalid>>()?,
         faults: faults.collect::<Result<_, Invalid>>()?,

@@ -86,6 +86,18 @@ impl Refused {
                 let detail = format!("lease {id} is being taken ({}) and cannot be renewed", cause.as_str());
                 Refused::new(409, "lease_revoked", "The lease is being taken", detail)
             }
+            Refusal::NotRevoked(id) => {
+                let detail = format!("lease {id} is not being taken, so there is nothing to extend");
+                Refused::new(409, "lease_not_revoked", "The lease is not being taken", detail)
+            }
+            Refusal::ExtensionUsed(id) => {
+                let detail = format!("lease {id} has had the one extension that a notice allows");
+                Refused::new(409, "extension_used", "The extension is used up", detail)
+            }
+            Refusal::NoExtension => {
+                let detail = "the policy allows no extensions (bounds.extension_max is 0s), or none was asked for";
+                Refused::new(409, "no_extension", "There are no extensions", detail)
+            }
             Refusal::DuplicateJob(id) => {
                 Refused::new(409, "duplicate_job", "The job exists", format!("job {id} exists"))
             }
@@ -263,6 +275,12 @@ impl Refused {
     pub fn too_many_readers() -> Refused {
         let detail = "too many read output at the same time; try again in a moment";
         Refused::new(503, "too_many_readers", "Too many readers", detail)
+    }
+
+    /// No daemon is known to lead, or the one that does cannot be reached: nothing was done.
+    pub fn no_leader() -> Refused {
+        let detail = "no daemon leads at this moment, or it cannot be reached; nothing was done, try again";
+        Refused::new(503, "no_leader", "Nobody leads", detail)
     }
 
     /// The daemon cannot serve now.

@@ -8,8 +8,8 @@ use super::identity::{self, Identity};
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
 use super::{
-    Result, Store, chips, claims, demand, events, evictions, holds, idempotency_keys, jobs, leases, nodes, policies,
-    queue_usage, reservations, work_ends,
+    Result, Store, chips, claims, demand, events, eviction_steps, evictions, holds, idempotency_keys, jobs, leases,
+    nodes, policies, queue_usage, reservations, work_ends,
 };
 use crate::fault_point;
 use chiptide_allocator::demand::Demand;
@@ -39,6 +39,7 @@ pub struct Commit {
     proven: Vec<(ChipIx, LeaseId)>,
     claims: Vec<(JobId, Option<Claim>)>,
     evictions: Vec<Eviction>,
+    eviction_steps: eviction_steps::Numbered,
     work_ends: Vec<work_ends::RunEnd>,
     queues: Vec<QueuePast>,
     reservations: Vec<(Holder, Option<Reservation>)>,
@@ -54,6 +55,7 @@ impl Commit {
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
         commit.evictions = evictions::among(after, touched, &events);
+        commit.eviction_steps = eviction_steps::among(touched, commit.first_seq, &events);
         commit.work_ends = work_ends::among(after, touched, &events);
         commit.queues = after.queue_past(touched);
         let set_aside = |holder: &Holder| (holder.clone(), after.reservation(holder).cloned());
@@ -206,6 +208,9 @@ impl Commit {
         if !self.evictions.is_empty() {
             evictions::insert(tx, &self.evictions).await?;
             fault_point::reach("commit-evictions");
+        }
+        if !self.eviction_steps.is_empty() {
+            eviction_steps::insert(tx, &self.eviction_steps).await?;
         }
         if !self.work_ends.is_empty() {
             work_ends::insert(tx, &self.work_ends).await?;

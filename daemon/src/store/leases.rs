@@ -24,6 +24,7 @@ struct States {
     ended: Vec<Option<DateTime<Utc>>>,
     vacate_by: Vec<Option<DateTime<Utc>>>,
     confirmed: Vec<String>,
+    extended: Vec<bool>,
 }
 
 /// State, cause, deadline and end of a lease, as its columns have them.
@@ -48,6 +49,7 @@ fn states(leases: &[LeaseWrite]) -> States {
         ended: part().map(|(.., ended)| ended.map(column)).collect(),
         vacate_by: leases.iter().map(|write| write.vacate_by.map(column)).collect(),
         confirmed: leases.iter().map(|write| confirmed(&write.lease)).collect(),
+        extended: leases.iter().map(|write| write.lease.extended).collect(),
     }
 }
 
@@ -96,10 +98,11 @@ pub async fn update(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> 
     let s = states(leases);
     let done = sqlx::query!(
         "update leases set state = l.state, cause = l.cause::jsonb, expires_at = l.expires_at, deadline = l.deadline,
-             ended_at = l.ended_at, vacate_by = l.vacate_by, confirmed = string_to_array(l.confirmed, ',')
+             ended_at = l.ended_at, vacate_by = l.vacate_by, confirmed = string_to_array(l.confirmed, ','),
+             extended = l.extended
          from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-                 $7::timestamptz[], $8::text[])
-             as l (id, state, cause, expires_at, deadline, ended_at, vacate_by, confirmed)
+                 $7::timestamptz[], $8::text[], $9::boolean[])
+             as l (id, state, cause, expires_at, deadline, ended_at, vacate_by, confirmed, extended)
          where leases.id = l.id and leases.state <> 'ended'",
         &s.ids,
         &s.states,
@@ -108,7 +111,8 @@ pub async fn update(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> 
         &s.deadlines as _,
         &s.ended as _,
         &s.vacate_by as _,
-        &s.confirmed
+        &s.confirmed,
+        &s.extended
     )
     .execute(tx)
     .await?;
@@ -130,6 +134,7 @@ struct LeaseRow {
     confirmed: Vec<String>,
     placements: serde_json::Value,
     extra: bool,
+    extended: bool,
 }
 
 impl LeaseRow {
@@ -157,6 +162,7 @@ impl LeaseRow {
             ends_at: self.ends_at.map(moment),
             state,
             confirmed: confirmed.collect::<Result<_>>()?,
+            extended: self.extended,
         })
     }
 }
@@ -166,7 +172,7 @@ pub async fn load_in_memory(tx: &mut PgConnection) -> Result<Vec<Lease>> {
     let rows = sqlx::query_as!(
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements, extra
+             placements, extra, extended
          from leases
          where state <> 'ended' or id in (select lease_id from holds) order by id"
     );
@@ -178,7 +184,7 @@ pub async fn get(pool: &PgPool, id: LeaseId) -> Result<Option<Lease>> {
     let row = sqlx::query_as!(
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements, extra
+             placements, extra, extended
          from leases where id = $1",
         id.0
     );
@@ -202,7 +208,7 @@ pub struct LeaseFilter {
 pub async fn list(pool: &PgPool, filter: &LeaseFilter) -> Result<Vec<Lease>> {
     let mut query = QueryBuilder::new(
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements, extra
+             placements, extra, extended
          from leases where true",
     );
     if !filter.states.is_empty() {

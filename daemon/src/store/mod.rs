@@ -12,6 +12,7 @@ pub mod consolidations;
 pub mod demand;
 pub mod durability;
 pub mod events;
+pub mod eviction_steps;
 pub mod evictions;
 pub mod holds;
 pub mod idempotency_keys;
@@ -34,6 +35,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 use std::str::FromStr;
 use std::time::Duration;
+use uuid::Uuid;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -61,6 +63,7 @@ pub struct Store {
     pub reader: PgPool,
     options: PgConnectOptions,
     limits: Limits,
+    instance: Uuid,
 }
 
 /// How long Postgres is given, and how many connections it gives us.
@@ -129,10 +132,11 @@ pub enum StoreError {
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 impl Store {
-    /// A store that connects when it is first used. Refuses a URL that cannot be read.
+    /// A store that connects when it is first used, with a new instance id. Refuses a URL that cannot be read.
     pub fn at(url: &str, limits: Limits) -> Result<Store> {
         let millis = |span: Duration| span.as_millis().to_string();
-        let options = PgConnectOptions::from_str(url)?.application_name("chiptided").options([
+        let instance = Uuid::new_v4();
+        let options = PgConnectOptions::from_str(url)?.application_name(&leader::session_name(instance)).options([
             ("statement_timeout", "30s".to_owned()),
             ("idle_in_transaction_session_timeout", "10s".to_owned()),
             ("lock_timeout", millis(limits.lock)),
@@ -140,7 +144,7 @@ impl Store {
         let reader = PgPoolOptions::new().max_connections(limits.readers).acquire_timeout(limits.connect);
         let reader = reader.connect_lazy_with(options.clone());
         let (writer, keys, renewals) = (one(&options, limits), one(&options, limits), one(&options, limits));
-        Ok(Store { writer, keys, renewals, reader, options, limits })
+        Ok(Store { writer, keys, renewals, reader, options, limits, instance })
     }
 
     /// Connects and brings the schema up to date (under sqlx's own lock, so that two daemons may start at once).
@@ -174,6 +178,11 @@ impl Store {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(StoreError::TooLate(self.limits.connect)),
         }
+    }
+
+    /// This user of the database: its sessions carry the id, and it leads under it.
+    pub fn instance(&self) -> Uuid {
+        self.instance
     }
 
     /// How long Postgres is given.

@@ -104,6 +104,17 @@ impl Daemon {
         Daemon { base, token, client, database_url, dir, stop, task }
     }
 
+    /// Another daemon on the same database, with an admin token of its own.
+    pub(crate) async fn another(&self) -> Daemon {
+        Daemon::on(self.database_url.clone(), tempfile::tempdir().expect("a directory")).await
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(SOON, self.task).await.expect("it stops").expect("no panic").expect("in order");
+    }
+
     /// Stops it in order and starts another on the same database.
     pub(crate) async fn restart(self) -> Daemon {
         self.stop.cancel();
@@ -232,6 +243,7 @@ impl Node {
             fenced: Vec::new(),
             work: Vec::new(),
             faults: Vec::new(),
+            ladders: Vec::new(),
             orders_seen: None,
         }
     }

@@ -115,7 +115,7 @@ async fn a_demoted_primary_is_told_as_read_only() {
     let postgres = Postgres::start().await;
     let daemon = Daemon::on(postgres.url.clone(), tempfile::tempdir().expect("a directory")).await;
     let mut admin = sqlx::PgConnection::connect(&postgres.url).await.expect("connected");
-    let kick = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'chiptided'";
+    let kick = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'chiptided %'";
     sqlx::raw_sql("alter role all set default_transaction_read_only = on").execute(&mut admin).await.expect("set");
     sqlx::raw_sql(kick).execute(&mut admin).await.expect("kicked");
     until(&daemon, "stale", "read_only").await;

@@ -39,8 +39,8 @@ async fn a_deposed_leader_cannot_commit() {
     let store = Store::open(&daemon.database_url).await.expect("a store");
     let mut seat = store.reader.acquire().await.expect("a connection");
     let me = Uuid::new_v4();
-    assert_eq!(leader::take_over(&mut seat, me, false, 60.0).await.expect("answered"), None, "the daemon leads");
-    let mine = leader::take_over(&mut seat, me, true, 60.0).await.expect("answered").expect("the lead");
+    assert_eq!(leader::take_over(&mut seat, me, "", false, 60.0).await.expect("answered"), None, "the daemon leads");
+    let mine = leader::take_over(&mut seat, me, "", true, 60.0).await.expect("answered").expect("the lead");
     // The daemon does not know yet; its next round must not land.
     let late = daemon.client.create_job(&job(json!({})), None).await.expect_err("fenced");
     assert_ne!(late.code(), Some("idempotency_key_reused"));
@@ -56,10 +56,10 @@ async fn a_takeover_waits_for_a_commit_under_way() {
     let daemon = Daemon::start().await;
     let store = Store::open(&daemon.database_url).await.expect("a store");
     let mut seat = store.reader.acquire().await.expect("a connection");
-    let mine = leader::take_over(&mut seat, Uuid::new_v4(), true, 60.0).await.expect("answered").expect("the lead");
+    let mine = leader::take_over(&mut seat, Uuid::new_v4(), "", true, 60.0).await.expect("answered").expect("the lead");
     let mut round = store.writer.begin().await.expect("a transaction");
     leader::guard(&mut round, mine).await.expect("mine");
-    let mut takeover = tokio::spawn(async move { leader::take_over(&mut seat, Uuid::new_v4(), true, 60.0).await });
+    let mut takeover = tokio::spawn(async move { leader::take_over(&mut seat, Uuid::new_v4(), "", true, 60.0).await });
     let early = tokio::time::timeout(Duration::from_millis(300), &mut takeover).await;
     assert!(early.is_err(), "the takeover did not wait for the round");
     round.commit().await.expect("committed");

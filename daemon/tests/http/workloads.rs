@@ -2,7 +2,8 @@
 
 use crate::common::{Daemon, Node, job};
 use chiptide_api::job::JobView;
-use chiptide_api::work::{WorkBody, WorkReport};
+use chiptide_api::lease::ExtensionBody;
+use chiptide_api::work::{LadderReport, LadderStepBody, StepBody, WorkBody, WorkReport};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -156,4 +157,49 @@ async fn what_a_workload_may_ask_for_is_checked_by_field() {
         let (status, problem) = daemon.send("POST", "/v1/jobs", body.to_string()).await;
         assert_eq!((status, problem["field"].as_str()), (422, Some(field)), "{problem}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_is_told_step_by_step_and_put_off_once() {
+    let daemon = Daemon::start().await;
+    let mut node = Node::register(&daemon, "n1", 1).await;
+    let (victim, lease) = submit(&daemon, json!({"priority_class": "best-effort", "grace": "1h"})).await;
+    node.says(lease, &[(0, WorkBody::Running)]).await;
+    let ask = ExtensionBody { by: "10s".parse().expect("a span"), reason: Some("saving".into()) };
+    let early = daemon.client.extend_lease(lease, &ask, None).await.expect_err("no notice yet");
+    assert_eq!(early.code(), Some("lease_not_revoked"));
+
+    daemon.client.create_job(&job(json!({"kind": "inference"})), None).await.expect("accepted");
+    let before = seen(&daemon, victim).await.deadline.expect("notice");
+    let extended = daemon.client.extend_lease(lease, &ask, None).await.expect("put off");
+    assert_eq!(extended.deadline.map(|after| (after - before).num_seconds()), Some(10));
+    let again = daemon.client.extend_lease(lease, &ask, None).await.expect_err("once");
+    assert_eq!(again.code(), Some("extension_used"));
+    let order = node.orders().await.leases.remove(0);
+    assert_eq!(order.deadline, extended.deadline, "the agent is told");
+    let path = format!("/v1/leases/{lease}/checkpoint");
+    let (status, left) = daemon.send("POST", &path, json!({"step": 1200, "leave": true}).to_string()).await;
+    assert_eq!((status, left["state"].as_str()), (200, Some("pending")));
+
+    let mut report = node.report_body();
+    let step = |step, ago: &str| LadderStepBody { step, ago: ago.parse().expect("a span") };
+    let steps = vec![step(StepBody::Told, "0s"), step(StepBody::Terminated, "0s"), step(StepBody::Empty, "0s")];
+    report.ladders = vec![LadderReport { lease, steps }];
+    node.send(&report).await;
+    report.seq += 1;
+    node.send(&report).await;
+    node.seq = report.seq;
+    node.obey().await;
+
+    let eviction = seen(&daemon, victim).await.eviction.expect("told");
+    let mut words: Vec<&str> = eviction.steps.iter().map(|step| step.step.as_str()).collect();
+    words.sort_unstable();
+    let expected = ["checkpoint", "empty", "ended", "extension", "notice", "terminated", "told", "vacant"];
+    assert_eq!((words.as_slice(), eviction.cause.as_str()), (&expected[..], "preempt"));
+    let saved = eviction.steps.iter().find(|step| step.step == "checkpoint").expect("told");
+    assert_eq!(saved.detail.as_deref(), Some("step 1200"));
+    let of_lease = daemon.client.lease(lease).await.expect("there");
+    assert_eq!((of_lease.extended, of_lease.steps.len()), (true, 8));
+    let (stored, folded) = daemon.stored_and_folded().await;
+    assert_eq!(stored, folded);
 }

@@ -324,6 +324,6 @@ impl Agent {
             };
             Some((*key, view))
         };
-        View { heeded: self.heeded, replicas: self.known.iter().filter_map(replica).collect() }
+        View::of(self.heeded, self.known.iter().filter_map(replica).collect())
     }
 }

@@ -458,6 +458,7 @@ impl Lead {
                 refused: Vec::new(),
                 faults: Vec::new(),
                 fenced: Vec::new(),
+                ladders: Vec::new(),
             };
             if !made_up.vacant.is_empty() {
                 self.inbox.push((Command::Report(made_up), nobody()));

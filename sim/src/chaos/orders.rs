@@ -100,6 +100,7 @@ pub(super) fn report(cluster: &Cluster, node: &NodeId, body: &ReportBody, rules:
         refused: refused.collect(),
         faults: Vec::new(),
         fenced: body.fenced.iter().map(|lease| LeaseId(*lease)).collect(),
+        ladders: Vec::new(),
     }
 }
 

@@ -166,6 +166,7 @@ impl VirtualCluster {
                 session: node.session,
                 health: Vec::new(),
                 confirmed: Vec::new(),
+                ladders: Vec::new(),
                 vacant: Vec::new(),
                 refused: Vec::new(),
                 fenced: Vec::new(),
