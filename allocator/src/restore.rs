@@ -186,7 +186,13 @@ impl Snapshot {
     }
 }
 
+/// No event changes the orders of one node more often.
+const ORDERS_PER_EVENT: u64 = 16;
+
 fn add_node(cluster: &mut Cluster, row: NodeRow) {
+    // A leader that reads its cluster anew keeps its epoch, so its count must not begin again: an agent would take other
+    // orders for those it has. No event changes a node's orders so often.
+    let orders_revision = cluster.seq.saturating_mul(ORDERS_PER_EVENT);
     let ix = cluster.fleet.nodes.len();
     cluster.nodes_by_id.insert(row.id.clone(), ix);
     cluster.fleet.nodes.push(Node {
@@ -203,7 +209,7 @@ fn add_node(cluster: &mut Cluster, row: NodeRow) {
         cpu_reserved: 0,
         memory_reserved: 0,
         leases: BTreeSet::new(),
-        orders_revision: 0,
+        orders_revision,
     });
     for chip in row.chips {
         let at = cluster.add_chip(ix, &chip.facts, &chip.health);

@@ -352,6 +352,9 @@ proptest! {
         let mut restored = Snapshot::of(&world.committed).restore().expect("the rows fit");
         prop_assert_eq!(check(&restored), Vec::new());
         prop_assert_eq!(Snapshot::of(&restored), Snapshot::of(&world.committed));
+        let mut counts = restored.fleet.nodes.iter().zip(&world.committed.fleet.nodes);
+        let told_apart = counts.all(|(now, before)| now.orders_revision > before.orders_revision);
+        prop_assert!(told_apart, "a leader that reads its cluster anew must not count its orders from the start");
         // Rows do not tell the time: what is ripe is known from the next round on.
         restored.ripen(world.now);
         prop_assert_eq!(restored.next_due(), world.draft.next_due());
