@@ -1,83 +1,21 @@
 //! A daemon: takes the lead, gathers commands, decides, commits, and only then answers. The allocator is the production one;
 //! around it is what `rounds/`, `leading.rs` and the routes of agents do in production, one step at a time.
 
-use super::database::{Database, Leadership, Refused};
+use super::database::{Database, LEAD_TTL, Refused};
+use super::lead::{Held, Latest, Lead, Reply, Then, load, nobody, reported};
 use super::letter::{Body, Letter, Place};
 use super::orders;
 use super::rules::Rules;
 use super::step::Dice;
-use chiptide_allocator::{Cluster, Command, Round, Seen, Snapshot, check, decide, report};
-use chiptide_api::node::{RegisterView, ReportBody, ReportView};
-use chiptide_api::work::WorkReport;
-use chiptide_model::{ChipId, Event, JobId, LeaseId, Millis, NodeFacts, NodeId, Outcome, Policy, SessionId, Timestamp};
+use chiptide_allocator::{Command, Seen, Snapshot};
+use chiptide_api::node::RegisterView;
+use chiptide_model::{ChipId, Event, LeaseId, Millis, NodeFacts, NodeId, Outcome, Policy, SessionId, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-const SILENT_AFTER: u64 = 10_000;
+/// From when on a node is silent, in milliseconds.
+pub(super) const SILENT_AFTER: u64 = 10_000;
 const POLL_HELD: u64 = 30_000;
-
-/// What is sent to whom once its round is committed.
-#[derive(Clone, Debug)]
-struct Reply {
-    to: Place,
-    call: u64,
-    then: Then,
-    refused: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Then {
-    Nothing,
-    Registered(NodeId, RegisterView),
-    Reported { node: NodeId, seen: Option<String> },
-    Accepted(JobId),
-    Over(JobId),
-}
-
-/// A round on its way into Postgres, and back.
-#[derive(Clone, Debug)]
-struct Closed {
-    first: u64,
-    events: Vec<(Timestamp, Event)>,
-    replies: Vec<Reply>,
-    landed: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Latest {
-    session: Uuid,
-    seq: u64,
-    heard: u64,
-    work: Vec<WorkReport>,
-}
-
-#[derive(Clone, Debug)]
-struct Held {
-    to: Place,
-    call: u64,
-    node: NodeId,
-    session: Uuid,
-    after: Option<String>,
-    since: u64,
-}
-
-/// What a leader has in memory.
-#[derive(Clone, Debug)]
-struct Lead {
-    who: Leadership,
-    timeline: u64,
-    committed: Cluster,
-    draft: Cluster,
-    inbox: Vec<(Command, Reply)>,
-    events: Vec<(Timestamp, Event)>,
-    replies: Vec<Reply>,
-    closed: Option<Closed>,
-    /// Memory must be read anew before anything else.
-    broken: bool,
-    telemetry: BTreeMap<NodeId, Latest>,
-    polls: Vec<Held>,
-    rounds: u64,
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct Daemon {
@@ -123,12 +61,8 @@ impl Daemon {
 
     /// What time alone makes a daemon do: renew or take the lead, notice silence, let polls go.
     pub(super) fn tick(&mut self, office: &mut Office<'_>) {
-        match self.lead.as_ref().map(|lead| lead.who) {
-            Some(who) => {
-                if office.database.renew(who, office.now) == Err(Refused::Deposed) {
-                    self.lead = None;
-                }
-            }
+        match self.lead {
+            Some(_) => self.renew(office),
             None => self.take_over(office),
         }
         let Some(lead) = &mut self.lead else { return };
@@ -140,6 +74,21 @@ impl Daemon {
             lead.free_by_time(office.now);
         }
         self.answer_polls(office);
+    }
+
+    /// A renewal goes out in one tick and is back in the next: meanwhile rounds go on, also those of a leader that was
+    /// deposed in its sleep.
+    fn renew(&mut self, office: &mut Office<'_>) {
+        let Some(lead) = &mut self.lead else { return };
+        if std::mem::take(&mut lead.renewing) {
+            match office.database.renew(lead.who, office.now) {
+                Ok(()) => lead.renewed = office.now,
+                Err(Refused::Deposed) => self.lead = None,
+                Err(_) => {}
+            }
+        } else {
+            lead.renewing = office.now >= lead.renewed + LEAD_TTL / 3;
+        }
     }
 
     fn take_over(&mut self, office: &mut Office<'_>) {
@@ -168,6 +117,8 @@ impl Daemon {
             telemetry: BTreeMap::new(),
             polls: Vec::new(),
             rounds: 0,
+            renewed: office.now,
+            renewing: false,
         }));
     }
 
@@ -345,155 +296,6 @@ impl Daemon {
             _ => {}
         }
     }
-}
-
-impl Reply {
-    fn is_about(&self, id: JobId) -> bool {
-        matches!(self.then, Then::Accepted(job) if job == id)
-    }
-}
-
-impl Lead {
-    fn decide(&mut self, now: Timestamp, office: &mut Office<'_>) {
-        self.rounds += 1;
-        let (commands, mut replies): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox).into_iter().unzip();
-        let now = now.max(self.draft.at);
-        let mut dice = Dice::new(self.who.instance << 32 ^ self.who.epoch << 48 ^ self.rounds);
-        let seed = u128::from(dice.next()) << 64 | u128::from(dice.next());
-        let decision = decide(&mut self.draft, commands, Round { now, seed });
-        let contradictions = check(&self.draft).into_iter().map(|found| found.to_string());
-        let unfounded = decision.unfounded.map(|found| found.to_string());
-        office
-            .found
-            .extend(contradictions.chain(unfounded).map(|found| format!("the allocator contradicts itself: {found}")));
-        self.draft.take_touched();
-        for (reply, answer) in replies.iter_mut().zip(&decision.answers) {
-            reply.refused = answer.is_err();
-        }
-        self.replies.extend(replies.into_iter().filter(|reply| !matches!(reply.then, Then::Nothing)));
-        self.events.extend(decision.events.into_iter().map(|event| (now, event)));
-    }
-
-    fn close(&mut self) {
-        let events = std::mem::take(&mut self.events);
-        let first = self.draft.seq + 1 - events.len() as u64;
-        let landed = events.is_empty();
-        self.closed = Some(Closed { first, events, replies: std::mem::take(&mut self.replies), landed });
-    }
-
-    /// A commit that failed, or of which nobody knows: everything decided goes, memory is read anew.
-    fn drop_round(&mut self, office: &mut Office<'_>) {
-        (self.closed, self.broken) = (None, true);
-        self.events.clear();
-        self.replies.clear();
-        self.inbox.clear();
-        if office.rules.no_reload && self.timeline == office.database.timeline {
-            (self.draft, self.broken) = (self.committed.clone(), false);
-            return;
-        }
-        self.reload(office);
-    }
-
-    fn reload(&mut self, office: &mut Office<'_>) {
-        if office.database.is_away(office.now) {
-            return;
-        }
-        let Some(cluster) = load(office) else { return };
-        self.timeline = office.database.timeline;
-        self.inbox.extend(office.database.replaced().map(|command| (command, nobody())));
-        (self.draft, self.committed, self.broken) = (cluster.clone(), cluster, false);
-    }
-
-    fn take_report(
-        &mut self,
-        node: &NodeId,
-        body: &ReportBody,
-        reply: impl Fn(Then) -> Reply,
-        now: Timestamp,
-        office: &Office<'_>,
-    ) -> Option<Body> {
-        let known = self.committed.node(node);
-        if known.is_none_or(|known| known.session.0 != body.session || known.boot_id != body.boot_id) {
-            return Some(Body::Stranger);
-        }
-        let last = self.telemetry.get(node);
-        let accepted = last.is_none_or(|last| last.session != body.session || last.seq < body.seq);
-        if !accepted {
-            return reported(&self.committed, node, body.orders_seen.as_ref(), false, now);
-        }
-        let latest = Latest { session: body.session, seq: body.seq, heard: office.now, work: body.work.clone() };
-        self.telemetry.insert(node.clone(), latest);
-        for work in &body.work {
-            let said = |node: &NodeId, rank: u32| {
-                let said = &self.telemetry.get(node)?.work;
-                Some(said.iter().find(|told| told.lease == work.lease && told.rank == rank)?.work.clone())
-            };
-            let ended = orders::work_ended(&self.committed, LeaseId(work.lease), said, now);
-            self.inbox.extend(ended.map(|command| (command, nobody())));
-        }
-        let seen = body.orders_seen.clone();
-        let parsed = orders::report(&self.committed, node, body, office.rules);
-        match report::news(&self.committed, parsed) {
-            Some(news) => {
-                self.inbox.push((Command::Report(news), reply(Then::Reported { node: node.clone(), seen })));
-                None
-            }
-            None => reported(&self.committed, node, seen.as_ref(), true, now),
-        }
-    }
-
-    /// The rule that a chip becomes free on proof only, broken: made-up proofs for what is overdue.
-    fn free_by_time(&mut self, now: u64) {
-        for node in &self.committed.fleet.nodes {
-            let held = node.chips.iter().map(|&ix| &self.committed.fleet.chips[ix]);
-            let overdue = held.flat_map(|chip| chip.holds.iter().map(|hold| (chip.facts.id.clone(), hold)));
-            let overdue = overdue.filter(|(_, hold)| hold.vacate_by.is_some_and(|by| by.0 as u64 <= now + 10_000));
-            let vacant = overdue.map(|(chip, hold)| (chip, hold.lease, hold.epoch)).collect();
-            let made_up = chiptide_allocator::Report {
-                node: node.id.clone(),
-                session: node.session,
-                health: Vec::new(),
-                confirmed: Vec::new(),
-                vacant,
-                refused: Vec::new(),
-                faults: Vec::new(),
-                fenced: Vec::new(),
-                ladders: Vec::new(),
-            };
-            if !made_up.vacant.is_empty() {
-                self.inbox.push((Command::Report(made_up), nobody()));
-            }
-        }
-    }
-}
-
-fn load(office: &mut Office<'_>) -> Option<Cluster> {
-    match office.database.load() {
-        Ok(cluster) => {
-            if Snapshot::of(&cluster) != Snapshot::of(office.database.tables()) {
-                office.found.push("I8: what is read back is not the fold of the log".into());
-            }
-            Some(cluster)
-        }
-        Err(why) => {
-            office.found.push(format!("I8: the cluster cannot be read back: {why}"));
-            None
-        }
-    }
-}
-
-fn reported(cluster: &Cluster, node: &NodeId, seen: Option<&String>, accepted: bool, now: Timestamp) -> Option<Body> {
-    let node = cluster.node(node)?;
-    let news = seen.is_none_or(|seen| *seen != orders::revision(cluster, node));
-    Some(Body::Reported(Box::new(ReportView {
-        accepted,
-        renewed: accepted,
-        orders: news.then(|| orders::of(cluster, node, now)),
-    })))
-}
-
-fn nobody() -> Reply {
-    Reply { to: Place::Clients, call: 0, then: Then::Nothing, refused: false }
 }
 
 fn facts() -> NodeFacts {

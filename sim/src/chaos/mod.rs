@@ -6,6 +6,7 @@ mod agent;
 mod clients;
 mod daemon;
 mod database;
+mod lead;
 mod letter;
 mod node;
 mod orders;
