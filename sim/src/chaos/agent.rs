@@ -294,7 +294,9 @@ impl Agent {
                 if self.known.contains(&key) || around.node.cells.contains_key(&key) {
                     continue;
                 }
-                let delay = (lease.as_u128() % 400) as u64;
+                // Now and then a guardian is slow.
+                let slowest = if lease.as_u128() % 3 == 0 { 8_000 } else { 400 };
+                let delay = (lease.as_u128() % slowest) as u64;
                 let cell = Cell {
                     chips: replica.chips.clone(),
                     starts_at: Some(around.now + delay),

@@ -24,10 +24,14 @@ struct Asked {
     asked_at: u64,
 }
 
+/// How long owners let work go on once all is quiet, in milliseconds: most of it ends by itself within a minute.
+const WORK_MAX: u64 = 120_000;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clients {
     jobs: BTreeMap<JobId, Asked>,
-    calm: bool,
+    /// Since when no fault is made any more.
+    calm_since: Option<u64>,
 }
 
 impl Clients {
@@ -83,20 +87,21 @@ impl Clients {
         };
     }
 
-    pub(super) fn calm(&mut self) {
-        self.calm = true;
+    pub(super) fn calm(&mut self, now: u64) {
+        self.calm_since = Some(now);
     }
 
-    /// At the end: jobs that no agent runs are over when their owner says so.
+    /// At the end: jobs that no agent runs are over when their owner says so, and work that has not ended by itself in good
+    /// time is cancelled.
     pub(super) fn finish(&mut self, recount: &Recount, now: u64, calls: &mut u64, out: &mut Vec<Letter>) {
-        if !self.calm {
-            return;
-        }
+        let Some(since) = self.calm_since else { return };
         for (id, asked) in self.jobs.iter_mut().filter(|(_, asked)| asked.accepted && asked.end.is_none()) {
             let leased = matches!(recount.standing(*id), Some(Standing::Leased(_)));
-            if asked.submit.spec.workload.is_none() && leased {
-                (asked.end, asked.asked_at) = (Some((false, false)), now);
-                out.push(letter((now / PATIENCE % 2) as usize, calls, Body::Done(*id)));
+            let cancels = asked.submit.spec.workload.is_some();
+            if leased && (!cancels || now > since + WORK_MAX) {
+                (asked.end, asked.asked_at) = (Some((cancels, false)), now);
+                let body = if cancels { Body::Cancel(*id) } else { Body::Done(*id) };
+                out.push(letter((now / PATIENCE % 2) as usize, calls, body));
             }
         }
     }

@@ -147,7 +147,8 @@ impl Node {
             key,
             chips: on,
             opens_at: now + dice.between(0, 6000),
-            ends_at: now + dice.between(500, 60_000),
+            // Some work ends only when it is ended.
+            ends_at: if dice.percent(25) { u64::MAX } else { now + dice.between(500, 60_000) },
             heeds_term: dice.percent(60).then(|| dice.between(0, 1500)),
             stuck_until: 0,
             in_group: true,

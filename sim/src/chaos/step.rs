@@ -40,6 +40,8 @@ impl Dice {
 /// What kind of thing happens.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
+    /// Everybody who lives has a turn, and all letters under way arrive: things get somewhere between the faults.
+    Turn,
     /// Time passes.
     Tick,
     /// A letter arrives, not always the oldest.
@@ -100,7 +102,8 @@ pub struct Step {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 24] = [
+const WEIGHTS: [(Kind, u64); 25] = [
+    (Kind::Turn, 80),
     (Kind::Tick, 150),
     (Kind::Deliver, 300),
     (Kind::Think, 150),
@@ -148,6 +151,7 @@ impl Kind {
     /// What happens, in words.
     fn says(self) -> &'static str {
         match self {
+            Kind::Turn => "everybody who lives has a turn",
             Kind::Tick => "time passes",
             Kind::Deliver => "a letter arrives",
             Kind::Think => "an agent looks at its chips and orders",

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 const DAEMONS: usize = 2;
 /// How long the quiet at the end may last until everything is finished, in virtual milliseconds.
 const QUIET_MAX: u64 = 900_000;
-/// One turn of it.
-const QUIET_TURN: u64 = 250;
+/// How long everybody's turn takes.
+const TURN: u64 = 250;
 /// Most letters under way.
 const LETTERS_MAX: usize = 200;
 
@@ -76,7 +76,7 @@ impl World {
     /// The first seconds, without a fault: a leader, and every node registered.
     pub(super) fn begin(&mut self) {
         (0..self.agents.len()).for_each(|at| self.start_agent(at));
-        (0..60).for_each(|_| self.quiet_turn());
+        (0..60).for_each(|_| self.turn());
     }
 
     /// Does one step.
@@ -92,6 +92,7 @@ impl World {
                 };
                 self.pass(pass);
             }
+            Kind::Turn => self.turn(),
             Kind::Deliver => self.deliver(&mut dice),
             Kind::Think => self.with_agent(node, Agent::think),
             Kind::Keep => self.with_agent(node, Agent::keep),
@@ -265,7 +266,7 @@ impl World {
         self.calm();
         let until = self.now + QUIET_MAX;
         while self.found.is_empty() && self.now < until {
-            self.quiet_turn();
+            self.turn();
             if self.is_finished() {
                 return self.count_promises();
             }
@@ -300,11 +301,12 @@ impl World {
                 self.start_agent(at);
             }
         }
-        self.clients.calm();
+        self.clients.calm(now);
     }
 
-    fn quiet_turn(&mut self) {
-        self.pass(QUIET_TURN);
+    /// Everybody who lives does what is next, and all letters arrive whose way is not cut.
+    fn turn(&mut self) {
+        self.pass(TURN);
         let mut dice = Dice::new(self.now);
         for at in 0..self.agents.len() {
             self.with_agent(at, Agent::think);
