@@ -25,6 +25,7 @@ up: install-missing ## Run a cluster on this machine until Ctrl-C, on its own ch
 test: install-missing ## Everything that must hold: format, tests, lints, query files
 	cargo fmt --check
 	cargo test --workspace
+	cargo run --quiet --package chiptide-sim -- chaos --seeds 0..10000
 	$(MAKE) --no-print-directory lint
 	cargo xtask db-check
 

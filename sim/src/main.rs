@@ -19,34 +19,51 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Program {
+    #[command(flatten)]
+    Alone(Alone),
+    #[command(flatten)]
+    Supervised(Supervised),
+}
+
+/// Programs that start nothing and listen to nothing: they need no runtime, and a signal ends them as it ends any process.
+#[derive(Subcommand)]
+enum Alone {
+    Chaos(chiptide_sim::chaos::ChaosArgs),
+    Tide(chiptide_sim::tide::TideArgs),
+    Scale(chiptide_sim::scale::ScaleArgs),
+    Pack(chiptide_sim::pack::PackArgs),
+    #[command(hide = true)]
+    Canary(chiptide_sim::faults::canary::CanaryArgs),
+}
+
+/// Programs with daemons, agents and connections of their own, which are put away in order.
+#[derive(Subcommand)]
+enum Supervised {
     Fleet(chiptide_sim::fleet::FleetArgs),
     Demo(chiptide_sim::demo::DemoArgs),
     Load(chiptide_sim::load::LoadArgs),
     IdleCost(chiptide_sim::idle_cost::IdleCostArgs),
     Backlog(chiptide_sim::backlog::BacklogArgs),
     Crash(chiptide_sim::crash::CrashArgs),
-    Chaos(chiptide_sim::chaos::ChaosArgs),
     Takeover(chiptide_sim::takeover::TakeoverArgs),
     Reconnect(chiptide_sim::reconnect::ReconnectArgs),
-    Tide(chiptide_sim::tide::TideArgs),
-    Scale(chiptide_sim::scale::ScaleArgs),
-    Pack(chiptide_sim::pack::PackArgs),
     Handover(chiptide_sim::handover::HandoverArgs),
     Faults(chiptide_sim::faults::run::FaultsArgs),
-    #[command(hide = true)]
-    Canary(chiptide_sim::faults::canary::CanaryArgs),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().program {
-        // A workload: no runtime and no handlers of signals, whose default it relies on.
-        Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
-        program => supervise(program),
+        Program::Alone(Alone::Chaos(args)) => chiptide_sim::chaos::run(&args),
+        Program::Alone(Alone::Tide(args)) => chiptide_sim::tide::run(&args),
+        Program::Alone(Alone::Scale(args)) => chiptide_sim::scale::run(&args),
+        Program::Alone(Alone::Pack(args)) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
+        Program::Alone(Alone::Canary(args)) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
+        Program::Supervised(program) => supervise(program),
     }
 }
 
 #[tokio::main]
-async fn supervise(program: Program) -> anyhow::Result<ExitCode> {
+async fn supervise(program: Supervised) -> anyhow::Result<ExitCode> {
     // Progress is told on stderr; of what the agents log, only errors would add to it.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -66,22 +83,17 @@ fn ended_by(signal: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn run(program: Program) -> anyhow::Result<ExitCode> {
+async fn run(program: Supervised) -> anyhow::Result<ExitCode> {
     match program {
-        Program::Fleet(args) => chiptide_sim::fleet::run(args).await.map(|()| ExitCode::SUCCESS),
-        Program::Demo(args) => Box::pin(chiptide_sim::demo::run(args)).await,
-        Program::Load(args) => Box::pin(chiptide_sim::load::run(args)).await,
-        Program::IdleCost(args) => chiptide_sim::idle_cost::run(args).await.map(|()| ExitCode::SUCCESS),
-        Program::Backlog(args) => chiptide_sim::backlog::run(args).await,
-        Program::Pack(args) => chiptide_sim::pack::run(&args).map(|()| ExitCode::SUCCESS),
-        Program::Handover(args) => Box::pin(chiptide_sim::handover::run(args)).await,
-        Program::Faults(args) => Box::pin(chiptide_sim::faults::run::run(args)).await,
-        Program::Canary(args) => chiptide_sim::faults::canary::run(&args).map(|()| ExitCode::SUCCESS),
-        Program::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
-        Program::Chaos(args) => chiptide_sim::chaos::run(&args),
-        Program::Takeover(args) => Box::pin(chiptide_sim::takeover::run(args)).await,
-        Program::Reconnect(args) => Box::pin(chiptide_sim::reconnect::run(args)).await,
-        Program::Tide(args) => chiptide_sim::tide::run(&args),
-        Program::Scale(args) => chiptide_sim::scale::run(&args),
+        Supervised::Fleet(args) => chiptide_sim::fleet::run(args).await.map(|()| ExitCode::SUCCESS),
+        Supervised::Demo(args) => Box::pin(chiptide_sim::demo::run(args)).await,
+        Supervised::Load(args) => Box::pin(chiptide_sim::load::run(args)).await,
+        Supervised::IdleCost(args) => chiptide_sim::idle_cost::run(args).await.map(|()| ExitCode::SUCCESS),
+        Supervised::Backlog(args) => chiptide_sim::backlog::run(args).await,
+        Supervised::Handover(args) => Box::pin(chiptide_sim::handover::run(args)).await,
+        Supervised::Faults(args) => Box::pin(chiptide_sim::faults::run::run(args)).await,
+        Supervised::Crash(args) => Box::pin(chiptide_sim::crash::run(args)).await,
+        Supervised::Takeover(args) => Box::pin(chiptide_sim::takeover::run(args)).await,
+        Supervised::Reconnect(args) => Box::pin(chiptide_sim::reconnect::run(args)).await,
     }
 }

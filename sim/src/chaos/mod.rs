@@ -24,6 +24,7 @@ pub use rules::{MUTANTS, Rules};
 pub use step::{Kind, Step, story};
 
 use crate::json_file;
+use crate::progress::Progress;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -126,6 +127,7 @@ pub fn run(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
     let rules = args.without.map_or_else(Rules::default, |(_, rules)| rules);
     let next = AtomicU64::new(args.seeds.from);
     let report = Mutex::new(ChaosReport::of(args.seeds.from, args.seeds.to, args.steps));
+    let progress = Progress::start("stories told", args.seeds.to.saturating_sub(args.seeds.from));
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -136,11 +138,13 @@ pub fn run(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
                         break;
                     }
                     mine.take(seed, args.steps, rules);
+                    progress.at(seed - args.seeds.from);
                 }
                 report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(mine);
             });
         }
     });
+    drop(progress);
     let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     report.finish(started.elapsed(), threads);
     report.print();
