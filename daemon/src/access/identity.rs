@@ -46,7 +46,7 @@ impl Identity {
         for _ in 0..=policy.queues.len() {
             let Some(name) = at else { return false };
             let known = policy.queues.get(name);
-            let is_named = known.is_some_and(|queue| queue.submitters.iter().any(|id| *id == self.id));
+            let is_named = known.is_some_and(|queue| queue.submitters.contains(&self.id));
             if is_named || self.queues.iter().any(|own| own == name) {
                 return true;
             }
@@ -92,16 +92,14 @@ mod tests {
     fn policy() -> Policy {
         let below = |parent: &str| QueuePolicy { parent: Some(parent.into()), ..QueuePolicy::default() };
         let named = QueuePolicy { submitters: vec!["abc".into()], ..QueuePolicy::default() };
-        let mut policy = Policy::default();
-        policy.queues = [
+        let queues = [
             ("team".to_owned(), QueuePolicy::default()),
             ("team-a".to_owned(), below("team")),
             ("team-a-x".to_owned(), below("team-a")),
             ("other".to_owned(), QueuePolicy::default()),
             ("shared".to_owned(), named),
-        ]
-        .into();
-        policy
+        ];
+        Policy { queues: queues.into(), ..Policy::default() }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) async fn create(
     let about = app.tables(async |pool| {
         let mut connection = pool.acquire().await?;
         tokens::insert(&mut connection, &row).await?;
-        Ok(tokens::get(&mut connection, &row.id).await?)
+        tokens::get(&mut connection, &row.id).await
     });
     let about = about.await?.ok_or_else(|| Refused::internal("a token that was just made is gone"))?;
     app.tokens.take_in(row);
