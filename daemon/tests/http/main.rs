@@ -7,6 +7,7 @@ mod contract;
 mod elastic;
 mod explain;
 mod faults;
+mod hostile;
 mod jobs;
 mod logs;
 mod node_loss;
