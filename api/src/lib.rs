@@ -5,6 +5,8 @@
 
 pub mod chip;
 pub mod client;
+pub mod event;
+pub mod event_stream;
 pub mod explain;
 pub mod fault;
 pub mod job;

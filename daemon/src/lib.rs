@@ -9,6 +9,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod doors;
+pub mod event_log;
 pub mod fault_point;
 pub mod following;
 pub mod forwarding;

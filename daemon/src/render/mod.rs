@@ -1,10 +1,12 @@
 //! The cluster as the wire shows it: jobs, chips, nodes, queues, reasons and explanations.
 
+mod event;
 mod eviction;
 mod explain;
 mod queues;
 mod runs;
 
+pub use event::event;
 pub use eviction::{eviction, steps};
 pub use explain::explanation;
 pub use queues::queues;

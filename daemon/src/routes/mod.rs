@@ -1,6 +1,7 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
 mod chips;
+mod events;
 mod explain;
 mod extract;
 mod health;
@@ -46,6 +47,7 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
         (name = "nodes", description = "Machines with chips."),
         (name = "chips", description = "Who holds what."),
         (name = "agents", description = "What a node's agent calls."),
+        (name = "events", description = "What happened, as it happens."),
         (name = "health", description = "Whether the daemon lives and serves.")
     )
 )]
@@ -87,6 +89,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(chips::get))
         .routes(routes!(chips::quarantine))
         .routes(routes!(chips::release))
+        .routes(routes!(events::watch))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::version))
