@@ -1,6 +1,7 @@
 //! A thin typed client. It adds a bearer token, reads problem answers, and never repeats a call that may have been heard.
 //! Given several daemons, it stays with one for as long as that answers.
 
+use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
 use crate::chip::{ChipView, ServiceBody};
 use crate::event::EventView;
 use crate::event_stream::EventStream;
@@ -312,6 +313,26 @@ impl Client {
         }
         let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
         Err(refusal(status, &bytes, retry_after))
+    }
+
+    /// Who this client is to the daemon.
+    pub async fn whoami(&self) -> Result<WhoamiView, ClientError> {
+        self.get("/v1/whoami", &()).await
+    }
+
+    /// Makes a token. Its secret is in the answer and nowhere else.
+    pub async fn create_token(&self, body: &TokenBody) -> Result<NewTokenView, ClientError> {
+        self.send(self.request(Method::POST, "/v1/tokens").json(body)).await
+    }
+
+    /// One page of tokens.
+    pub async fn tokens(&self, filters: &[(&str, String)]) -> Result<Page<TokenView>, ClientError> {
+        self.get("/v1/tokens", filters).await
+    }
+
+    /// Revokes a token.
+    pub async fn revoke_token(&self, id: &str) -> Result<TokenView, ClientError> {
+        self.send(self.request(Method::DELETE, &format!("/v1/tokens/{id}"))).await
     }
 
     /// Whether the daemon is ready to serve.

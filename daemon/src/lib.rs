@@ -3,9 +3,10 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod access;
 pub mod admission;
 pub mod app;
-pub mod auth;
+
 pub mod clock;
 pub mod config;
 pub mod doors;

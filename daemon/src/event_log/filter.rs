@@ -15,17 +15,25 @@ pub struct Filter {
     pub nodes: Vec<String>,
     /// Types of events.
     pub types: Vec<&'static str>,
+    /// The queues of one who may not see the others; what is of no queue is everybody's.
+    pub own: Option<Vec<String>>,
 }
 
 impl Filter {
     /// Whether it lets everything through.
     pub fn is_open(&self) -> bool {
-        self.jobs.is_empty() && self.queues.is_empty() && self.nodes.is_empty() && self.types.is_empty()
+        self.own.is_none()
+            && self.jobs.is_empty()
+            && self.queues.is_empty()
+            && self.nodes.is_empty()
+            && self.types.is_empty()
     }
 
     /// Whether it lets an event of this type, about this, through.
     pub fn fits(&self, kind: &str, about: &About) -> bool {
-        (self.types.is_empty() || self.types.contains(&kind))
+        let is_own = |queue: &str| self.own.as_ref().is_none_or(|own| own.iter().any(|known| known == queue));
+        about.queue.as_deref().is_none_or(is_own)
+            && (self.types.is_empty() || self.types.contains(&kind))
             && (self.jobs.is_empty() || about.job.is_some_and(|job| self.jobs.contains(&job)))
             && (self.queues.is_empty() || about.queue.as_deref().is_some_and(|of| self.queues.iter().any(|q| q == of)))
             && (self.nodes.is_empty() || about.nodes.iter().any(|on| self.nodes.iter().any(|n| n == on.as_str())))
@@ -55,5 +63,8 @@ mod tests {
         assert!(fits(Filter { jobs: vec![job], queues: vec!["ads".into()], ..Filter::default() }));
         assert!(!fits(Filter { jobs: vec![job], queues: vec!["training".into()], ..Filter::default() }));
         assert!(!fits(Filter { types: vec!["lease_ended"], ..Filter::default() }));
+        assert!(fits(Filter { own: Some(vec!["ads".into()]), ..Filter::default() }));
+        let other = Filter { own: Some(vec!["training".into()]), ..Filter::default() };
+        assert!(!fits(other.clone()) && other.fits("node_heard", &About::default()));
     }
 }

@@ -26,8 +26,12 @@ pub struct Watching {
     moves: watch::Receiver<()>,
     state: State,
     speak_by: Instant,
+    ends_at: Instant,
     _place: OwnedSemaphorePermit,
 }
+
+/// Longest life of a stream: whoever goes on shows their token again, which may have been revoked.
+const LIFE_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -46,8 +50,9 @@ impl Watching {
     pub fn new(app: App, filter: Filter, position: u64, place: OwnedSemaphorePermit) -> Watching {
         app.shared.press.enter();
         let (moves, speak_by) = (app.shared.press.moves(), Instant::now() + KEEP_ALIVE);
+        let ends_at = Instant::now() + LIFE_MAX;
         let (directory, state) = (Directory::default(), State::New);
-        Watching { app, filter, position, directory, moves, state, speak_by, _place: place }
+        Watching { app, filter, position, directory, moves, state, speak_by, ends_at, _place: place }
     }
 
     /// The next bytes; `None` at the end, which is when the daemon stops or the watcher was cut off.
@@ -58,7 +63,7 @@ impl Watching {
         }
         let stopping = self.app.shared.stopping.clone();
         loop {
-            if self.state == State::Over || stopping.is_cancelled() {
+            if self.state == State::Over || stopping.is_cancelled() || self.ends_at <= Instant::now() {
                 return None;
             }
             self.moves.mark_unchanged();

@@ -2,6 +2,7 @@
 
 use super::extract::{Params, limit_of, list_of};
 use super::problem::Refused;
+use crate::access::Who;
 use crate::app::App;
 use crate::event_log::{Filter, Watching, read_page, stream};
 use crate::store::events;
@@ -60,10 +61,11 @@ pub(super) struct EventParams {
         (status = 503, description = "The log cannot be read now.", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn watch(
     State(app): State<App>,
+    who: Who,
     Params(params): Params<EventParams>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let filter = filter(&params)?;
+    let filter = Filter { own: who.0.queues_in(&app.shared.cluster().policy), ..filter(&params)? };
     let limit = limit_of(params.limit)?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let wants_page = accept.contains("application/json") && !accept.contains("text/event-stream");
@@ -126,5 +128,6 @@ fn filter(params: &EventParams) -> Result<Filter, Refused> {
         queues: list("queue", &params.queue)?,
         nodes: list("node", &params.node)?,
         types: list("type", &params.kind)?.into_iter().map(event_type).collect::<Result<_, _>>()?,
+        own: None,
     })
 }

@@ -1,9 +1,11 @@
 //! The one place where HTTP codes are chosen.
 
+use crate::access::Right;
 use crate::store::trouble::Trouble;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chiptide_allocator::Refusal;
+use chiptide_api::access::Role;
 use chiptide_api::problem::{Invalid, Problem};
 use serde::Serialize;
 
@@ -193,6 +195,36 @@ impl Refused {
     pub fn unauthorized() -> Refused {
         let detail = "send a valid token as \"Authorization: Bearer …\"";
         Refused::new(401, "unauthorized", "A valid token is needed", detail)
+    }
+
+    /// The caller's role does not go so far.
+    pub fn forbidden(role: Role, right: Right) -> Refused {
+        let (right, roles) = (right.as_str(), right.roles());
+        let detail = format!("the role {role} may not {right}; that takes one of: {roles}");
+        Refused::new(403, "forbidden", "The role does not allow this", detail)
+    }
+
+    /// The queue is not one of the caller's.
+    pub fn not_its_queue(queue: &str, field: String) -> Refused {
+        let detail = format!("this token may not use queue {queue:?}; an admin can give it a token that does");
+        Refused::new(403, "forbidden", "The queue is not yours", detail).at(field)
+    }
+
+    /// The node is not the caller's.
+    pub fn not_its_node(own: &str) -> Refused {
+        let detail = format!("this credential is that of node {own:?} and acts for no other");
+        Refused::new(403, "forbidden", "The node is not yours", detail).at("id")
+    }
+
+    /// The caller sends more than its share.
+    pub fn too_fast() -> Refused {
+        let detail = "this token sends more requests than one may; slow down";
+        Refused::new(429, "rate_limited", "Too many requests", detail)
+    }
+
+    /// No token with this id.
+    pub fn no_such_token(id: &str) -> Refused {
+        Refused::new(404, "no_such_token", "No such token", format!("there is no token {id:?}"))
     }
 
     /// A body over the limit.

@@ -198,6 +198,8 @@ pub struct LeaseFilter {
     pub states: Vec<String>,
     /// Of this job.
     pub job: Option<Uuid>,
+    /// Of jobs of one of these queues; absent means any.
+    pub queues: Option<Vec<String>>,
     /// Before this grant: lists go from the newest lease to the oldest.
     pub before: Option<(DateTime<Utc>, Uuid)>,
     /// At most so many.
@@ -216,6 +218,12 @@ pub async fn list(pool: &PgPool, filter: &LeaseFilter) -> Result<Vec<Lease>> {
     }
     if let Some(job) = filter.job {
         query.push(" and job_id = ").push_bind(job);
+    }
+    if let Some(queues) = &filter.queues {
+        query
+            .push(" and exists (select from jobs where jobs.id = job_id and queue = any(")
+            .push_bind(queues)
+            .push("))");
     }
     if let Some((at, id)) = filter.before {
         query.push(" and (granted_at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");

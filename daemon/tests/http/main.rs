@@ -1,5 +1,6 @@
 //! The daemon, black box: real HTTP, real Postgres.
 
+mod access;
 mod bad_input;
 mod common;
 mod contract;
