@@ -49,6 +49,10 @@ pub enum EventBody {
     PolicyApplied {
         /// Its version.
         version: u64,
+        /// Who.
+        author: String,
+        /// Why.
+        reason: String,
     },
     /// A node registered.
     NodeRegistered {

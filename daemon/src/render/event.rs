@@ -27,7 +27,9 @@ pub fn event(seq: u64, at: Timestamp, event: &Event, about: About) -> EventView 
 fn body(event: &Event) -> EventBody {
     match event {
         Event::LeaderTookOver { epoch } => EventBody::LeaderTookOver { epoch: *epoch },
-        Event::PolicyApplied { policy } => EventBody::PolicyApplied { version: policy.version },
+        Event::PolicyApplied { policy, author, reason } => {
+            EventBody::PolicyApplied { version: policy.version, author: author.clone(), reason: reason.clone() }
+        }
         Event::NodeRegistered { boot_id, facts, chips, .. } => EventBody::NodeRegistered {
             boot_id: boot_id.clone(),
             agent_version: facts.agent_version.clone(),
