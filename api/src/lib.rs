@@ -7,6 +7,8 @@ pub mod access;
 pub mod chip;
 pub mod client;
 pub mod dry_run;
+pub mod event;
+pub mod event_stream;
 pub mod explain;
 pub mod fault;
 pub mod job;

@@ -44,6 +44,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("GET /v1/chips/{id}",                  "AOSV-"),
     ("POST /v1/chips/{id}/quarantine",      "AO---"),
     ("POST /v1/chips/{id}/release",         "AO---"),
+    ("GET /v1/events",                      "AOSV-"),
     ("GET /v1/whoami",                      "AOSVG"),
     ("POST /v1/tokens",                     "A----"),
     ("GET /v1/tokens",                      "A----"),
@@ -100,6 +101,8 @@ async fn call(base: &str, token: Option<&str>, route: &str, on: &Things) -> (u16
     };
     let mut request =
         reqwest::Client::new().request(method.parse().expect("a method"), base.to_owned() + &path.replace("{id}", id));
+    // Events would go on and on.
+    request = request.header("accept", "application/json");
     if method != "GET" {
         request = request.json(&body);
     }

@@ -6,6 +6,7 @@ mod common;
 mod contract;
 mod dry_run;
 mod elastic;
+mod events;
 mod explain;
 mod faults;
 mod jobs;
