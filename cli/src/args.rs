@@ -1,5 +1,6 @@
 //! The command line: what can be said, and nothing of what it does.
 
+use chiptide_api::access::Role;
 use chiptide_model::Millis;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -53,6 +54,8 @@ pub(crate) enum Command {
         /// The job
         job: Uuid,
     },
+    /// See what happened, and with --follow what happens
+    Events(Events),
     /// See queues: what each may hold, is owed, holds, borrows and lends
     #[command(subcommand)]
     Queue(Queue),
@@ -65,6 +68,11 @@ pub(crate) enum Command {
     /// See chips
     #[command(subcommand)]
     Chip(Chip),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Show who you are to the daemon, and what you may do
+    Whoami,
     /// Run a cluster on this machine until Ctrl-C
     Up(Up),
     /// Print a completion script for a shell
@@ -125,6 +133,31 @@ pub(crate) struct Submit {
     /// Print the ids alone, one a line
     #[arg(long)]
     pub(crate) parsable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Events {
+    /// Go on, for as long as it is read
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Start so many events before the end of the log
+    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "after")]
+    pub(crate) last: u64,
+    /// Start after this position; 0 is the beginning
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
+    /// Only of these jobs
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) job: Vec<String>,
+    /// Only of these queues
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) queue: Vec<String>,
+    /// Only of these nodes
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) node: Vec<String>,
+    /// Only of these types, e.g. lease_granted,lease_revoked
+    #[arg(long = "type", value_delimiter = ',', value_name = "TYPE")]
+    pub(crate) kind: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -279,6 +312,38 @@ pub(crate) enum Chip {
         /// Why
         #[arg(long)]
         reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it; its secret is shown this once
+    Create {
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// `admin`, `operator`, `scheduler`, `viewer` or `agent`
+        #[arg(long)]
+        role: Role,
+        /// For a scheduler: a queue it may use, with those below; may be repeated
+        #[arg(long = "queue", value_name = "QUEUE")]
+        queues: Vec<String>,
+        /// For an agent: its node
+        #[arg(long)]
+        node: Option<String>,
+        /// After how long it is void, e.g. `90d` [default: never]
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Millis>,
+    },
+    /// List tokens, without their secrets
+    List {
+        #[command(flatten)]
+        pages: Pages,
+    },
+    /// Revoke a token
+    Revoke {
+        /// Its id: what stands between `chiptide_` and the secret
+        id: String,
     },
 }
 

@@ -3,12 +3,14 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod access;
 pub mod admission;
 pub mod app;
-pub mod auth;
+
 pub mod clock;
 pub mod config;
 pub mod doors;
+pub mod event_log;
 pub mod fault_point;
 pub mod following;
 pub mod forwarding;
@@ -19,6 +21,7 @@ pub mod metrics;
 pub mod opening;
 pub mod orders;
 pub mod own_postgres;
+pub mod policy_document;
 pub mod policy_file;
 pub mod render;
 pub mod renewals;

@@ -1,9 +1,11 @@
 //! The daemon, black box: real HTTP, real Postgres.
 
+mod access;
 mod bad_input;
 mod common;
 mod contract;
 mod elastic;
+mod events;
 mod explain;
 mod faults;
 mod jobs;
@@ -13,6 +15,7 @@ mod nodes;
 mod outage;
 mod overload;
 mod own_postgres;
+mod policy;
 mod postgres;
 mod processes;
 mod queues;
