@@ -3,12 +3,16 @@
 
 use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
 use crate::chip::{ChipView, ServiceBody};
+use crate::dry_run::{DryRunView, PLAN_HEADER};
+use crate::event::EventView;
+use crate::event_stream::EventStream;
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{ExtensionBody, LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
 use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
+use crate::policy::{PolicyAppliedView, PolicyVersionView, PolicyView, RollbackBody};
 use crate::problem::Problem;
 use crate::queue::QueuesView;
 use chiptide_model::Millis;
@@ -19,6 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// A stream goes on for as long as it is read.
+const STREAM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What can go wrong with a call.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +157,55 @@ impl Client {
         self.send(self.request(Method::POST, &format!("/v1/chips/{id}/release")).json(&body)).await
     }
 
+    /// What jobs would meet if they were submitted now.
+    pub async fn dry_run_jobs(&self, jobs: &[JobBody]) -> Result<DryRunView, ClientError> {
+        self.send(self.request(Method::POST, "/v1/jobs:dry-run").json(jobs)).await
+    }
+
+    /// The policy in force.
+    pub async fn policy(&self) -> Result<PolicyView, ClientError> {
+        self.get("/v1/policy", &()).await
+    }
+
+    /// One version of the policy.
+    pub async fn policy_version(&self, version: u64) -> Result<PolicyView, ClientError> {
+        self.get(&format!("/v1/policy/versions/{version}"), &()).await
+    }
+
+    /// One page of the policy's history, newest first.
+    pub async fn policy_versions(&self, filters: &[(&str, String)]) -> Result<Page<PolicyVersionView>, ClientError> {
+        self.get("/v1/policy/versions", filters).await
+    }
+
+    /// What a policy (YAML or JSON) would do if it were put in force now.
+    pub async fn dry_run_policy(&self, document: &str) -> Result<DryRunView, ClientError> {
+        let request = self.request(Method::POST, "/v1/policy:dry-run").header("content-type", "application/yaml");
+        self.send(request.body(document.to_owned())).await
+    }
+
+    /// Puts a policy (YAML or JSON) in force after the version that was seen; with the plan of a dry run, exactly so.
+    pub async fn put_policy(
+        &self,
+        document: &str,
+        seen: u64,
+        reason: &str,
+        plan: Option<&str>,
+    ) -> Result<PolicyAppliedView, ClientError> {
+        let request = self.request(Method::PUT, "/v1/policy").query(&[("reason", reason)]);
+        let request = request.header("content-type", "application/yaml").header("if-match", format!("\"{seen}\""));
+        let request = match plan {
+            Some(plan) => request.header(PLAN_HEADER, plan),
+            None => request,
+        };
+        self.send(request.body(document.to_owned())).await
+    }
+
+    /// Puts an earlier version of the policy in force again.
+    pub async fn roll_back_policy(&self, version: u64, reason: &str) -> Result<PolicyAppliedView, ClientError> {
+        let body = RollbackBody { reason: reason.to_owned() };
+        self.send(self.request(Method::POST, &format!("/v1/policy/versions/{version}/rollback")).json(&body)).await
+    }
+
     /// Every queue with what it may hold and holds.
     pub async fn queues(&self) -> Result<QueuesView, ClientError> {
         self.get("/v1/queues", &()).await
@@ -278,6 +334,36 @@ impl Client {
         let mut query = vec![("session", session.to_string()), ("wait", wait.to_string())];
         query.extend(after.map(|after| ("after", after.to_owned())));
         self.get(&format!("/v1/nodes/{node}/orders"), &query).await
+    }
+
+    /// One page of the event log: what follows position `after`. `filters` are the query parameters of the list.
+    pub async fn events(&self, filters: &[(&str, String)]) -> Result<Page<EventView>, ClientError> {
+        self.send(self.request(Method::GET, "/v1/events").query(filters).header("accept", "application/json")).await
+    }
+
+    /// The events after a position, or from now on, as they happen; taken up again by itself when it breaks off.
+    pub fn watch_events(&self, filters: Vec<(String, String)>, after: Option<u64>) -> EventStream {
+        EventStream::new(self.clone(), filters, after)
+    }
+
+    /// Opens the stream of events.
+    pub(crate) async fn open_events(
+        &self,
+        filters: &[(String, String)],
+        after: Option<u64>,
+    ) -> Result<Response, ClientError> {
+        let mut request = self.request(Method::GET, "/v1/events").query(filters).timeout(STREAM_MAX);
+        request = request.header("accept", "text/event-stream");
+        if let Some(after) = after {
+            request = request.header("last-event-id", after.to_string());
+        }
+        let answer = self.answer_to(request).await?;
+        let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
+        Err(refusal(status, &bytes, retry_after))
     }
 
     /// Who this client is to the daemon.

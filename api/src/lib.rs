@@ -6,6 +6,9 @@
 pub mod access;
 pub mod chip;
 pub mod client;
+pub mod dry_run;
+pub mod event;
+pub mod event_stream;
 pub mod explain;
 pub mod fault;
 pub mod job;
@@ -14,6 +17,8 @@ pub mod lease;
 pub mod logs;
 pub mod node;
 pub mod page;
+pub mod policy;
+pub mod policy_document;
 pub mod problem;
 pub mod queue;
 pub mod reason;

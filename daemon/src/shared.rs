@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::Agents;
+use crate::event_log::{Press, Tail};
 use crate::health::Health;
 use crate::log_desk::LogDesk;
 use crate::role::Role;
@@ -23,6 +24,12 @@ pub struct Shared {
     cluster: Arc<RwLock<Cluster>>,
     /// Who waits for what.
     pub watchers: Watchers,
+    /// The last events that were committed.
+    pub tail: Tail,
+    /// Prints them for those who watch.
+    pub press: Press,
+    /// Places for those who watch.
+    pub watch_places: Arc<tokio::sync::Semaphore>,
     /// Newest readings.
     pub telemetry: Telemetry,
     /// Readers of workloads' output.
@@ -31,6 +38,8 @@ pub struct Shared {
     pub agents: Agents,
     /// Turns to explain a job: each holds the cluster for milliseconds, and a round waits to apply.
     pub explaining: tokio::sync::Semaphore,
+    /// The turn to rehearse a change: each takes a copy of the whole cluster.
+    pub rehearsing: tokio::sync::Semaphore,
     /// Cancelled at shutdown, so that long-polls end.
     pub stopping: CancellationToken,
     /// How well we can serve.
@@ -41,15 +50,19 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// An empty, not yet ready state, that tells its health there.
-    pub fn new(agents: Agents, health: Arc<Health>) -> Shared {
+    /// An empty, not yet ready state, that tells its health there and lets so many watch events.
+    pub fn new(agents: Agents, watches: u32, health: Arc<Health>) -> Shared {
         Shared {
             cluster: Arc::default(),
             watchers: Watchers::default(),
+            tail: Tail::default(),
+            press: Press::default(),
+            watch_places: Arc::new(tokio::sync::Semaphore::new(watches as usize)),
             telemetry: Telemetry::default(),
             logs: LogDesk::default(),
             agents,
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
+            rehearsing: tokio::sync::Semaphore::new(1),
             stopping: CancellationToken::new(),
             health,
             role: Arc::default(),

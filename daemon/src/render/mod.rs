@@ -1,12 +1,18 @@
 //! The cluster as the wire shows it: jobs, chips, nodes, queues, reasons and explanations.
 
+mod dry_run;
+mod event;
 mod eviction;
 mod explain;
+mod policy;
 mod queues;
 mod runs;
 
+pub use dry_run::{dry_run, plan_name};
+pub use event::event;
 pub use eviction::{eviction, steps};
 pub use explain::explanation;
+pub use policy::{policy_applied, policy_changed, policy_version, policy_view};
 pub use queues::queues;
 pub use runs::{run_ended, run_now};
 

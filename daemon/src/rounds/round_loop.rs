@@ -4,6 +4,7 @@
 //! order; an answer leaves after the commit of its round. If a commit fails, both are dropped and the cluster is read
 //! anew.
 
+use super::first_policy::first_policy;
 use super::gathering::{Closed, Gathering, Keys};
 use super::recovery::{self, Recovered, Unsettled};
 use super::replaced::{self, Sighting};
@@ -11,7 +12,6 @@ use super::{Entry, Lanes};
 use crate::fault_point;
 use crate::health::Witness;
 use crate::metrics;
-use crate::policy_file;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::idempotency_keys::{self, Key, Recorded};
@@ -85,6 +85,7 @@ impl RoundLoop {
     ) -> anyhow::Result<RoundLoop> {
         let cluster = load::load(&store).await.context("read the cluster")?;
         fault_point::reach("lead-read");
+        shared.tail.restart(cluster.seq);
         *shared.cluster_arc().write() = cluster.clone();
         let mut lead = RoundLoop {
             shared,
@@ -102,17 +103,14 @@ impl RoundLoop {
             held_back: VecDeque::new(),
             to_note: None,
         };
-        let policy = match policy {
-            policy if lead.draft.seq == 0 => Some(Policy { version: 1, ..policy.unwrap_or_default() }),
-            Some(file) => policy_file::next_version(&file, &lead.draft.policy),
-            None => None,
-        };
-        if let Some(policy) = &policy {
-            tracing::info!(policy.version, queues = policy.queues.len(), "put a policy in force");
+        let change = first_policy(&lead.draft, &lead.store, policy).await.context("read the policies")?;
+        if let Some(change) = &change {
+            tracing::info!(author = change.author, queues = change.policy.queues.len(), "put a policy in force");
         }
+        let policy = change.map(|change| Command::ChangePolicy(Box::new(change)));
         let sighting = replaced::look(&lead.store).await.context("read which database this is")?;
         let replaced = lead.heed(sighting);
-        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), replaced, policy.map(Command::ApplyPolicy)];
+        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), replaced, policy];
         lead.decide(first.into_iter().flatten().map(own).collect())?;
         let closed = lead.close();
         fault_point::reach("lead-before-first-round");
@@ -305,8 +303,9 @@ impl RoundLoop {
         let started = Instant::now();
         let shared = self.shared.cluster_arc();
         let mut cluster = shared.write();
-        for (at, event) in closed.commit.into_events() {
-            if let Err(unfounded) = cluster.apply(at, &event) {
+        let (first, events) = (closed.commit.first_seq(), closed.commit.into_events());
+        for (at, event) in &events {
+            if let Err(unfounded) = cluster.apply(*at, event) {
                 let detail = unfounded.to_string();
                 return Err(StoreError::Unreadable { table: "events", row: "memory".into(), detail });
             }
@@ -321,6 +320,7 @@ impl RoundLoop {
         }
         fault_point::reach("round-answered");
         self.shared.watchers.wake(&closed.touched);
+        self.shared.tail.push(first, events);
         fault_point::reach("round-woken");
         self.committing_keys.clear();
         metrics::round_committed();
@@ -346,6 +346,7 @@ impl RoundLoop {
             Ok(Recovered::Read(mut cluster)) => {
                 cluster.resume(self.shared.now());
                 self.draft = (*cluster).clone();
+                self.shared.tail.restart(cluster.seq);
                 *self.shared.cluster_arc().write() = *cluster;
                 self.shared.watchers.wake_all();
                 self.shared.health.well(Witness::Rounds, self.shared.now());
@@ -375,7 +376,7 @@ impl RoundLoop {
 
 /// A command of the loop's own, whose answer nobody waits for.
 fn own(command: Command) -> Entry {
-    Entry { command, many: false, key: None, reply: oneshot::channel().0 }
+    Entry { command, many: false, key: None, plan: None, reply: oneshot::channel().0 }
 }
 
 impl Failed {

@@ -1,6 +1,8 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
 mod chips;
+mod dry_run;
+mod events;
 mod explain;
 mod extract;
 mod guard;
@@ -9,6 +11,7 @@ mod jobs;
 mod leases;
 mod logs;
 mod nodes;
+mod policy;
 pub mod problem;
 mod queues;
 mod registration;
@@ -44,10 +47,12 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
     tags(
         (name = "jobs", description = "Submit work and follow it."),
         (name = "queues", description = "Who may hold how much."),
+        (name = "policy", description = "What an admin decides, version by version."),
         (name = "leases", description = "The right to use chips."),
         (name = "nodes", description = "Machines with chips."),
         (name = "chips", description = "Who holds what."),
         (name = "agents", description = "What a node's agent calls."),
+        (name = "events", description = "What happened, as it happens."),
         (name = "access", description = "Who may do what."),
         (name = "health", description = "Whether the daemon lives and serves.")
     )
@@ -73,6 +78,13 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::done))
         .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
+        .routes(routes!(policy::get, policy::put))
+        .routes(routes!(dry_run::policy))
+        .routes(routes!(dry_run::jobs))
+        .routes(routes!(policy::schema))
+        .routes(routes!(policy::versions))
+        .routes(routes!(policy::version))
+        .routes(routes!(policy::rollback))
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))
@@ -90,6 +102,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(chips::get))
         .routes(routes!(chips::quarantine))
         .routes(routes!(chips::release))
+        .routes(routes!(events::watch))
         .routes(routes!(tokens::whoami))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))

@@ -19,6 +19,14 @@ const RIGHTS: &[(&str, &str)] = &[
     ("POST /v1/jobs/{id}/done",             "A-s--"),
     ("GET /v1/jobs/{id}/logs",              "AOsV-"),
     ("GET /v1/queues",                      "AOSV-"),
+    ("GET /v1/policy",                      "AOSV-"),
+    ("PUT /v1/policy",                      "A----"),
+    ("POST /v1/policy:dry-run",             "AOSV-"),
+    ("POST /v1/jobs:dry-run",               "A-s--"),
+    ("GET /v1/policy/schema",               "AOSV-"),
+    ("GET /v1/policy/versions",             "AOSV-"),
+    ("GET /v1/policy/versions/{version}",   "AOSV-"),
+    ("POST /v1/policy/versions/{version}/rollback", "A----"),
     ("GET /v1/leases",                      "AOSV-"),
     ("GET /v1/leases/{id}",                 "AOsV-"),
     ("POST /v1/leases/{id}/renew",          "A-s--"),
@@ -36,6 +44,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("GET /v1/chips/{id}",                  "AOSV-"),
     ("POST /v1/chips/{id}/quarantine",      "AO---"),
     ("POST /v1/chips/{id}/release",         "AO---"),
+    ("GET /v1/events",                      "AOSV-"),
     ("GET /v1/whoami",                      "AOSVG"),
     ("POST /v1/tokens",                     "A----"),
     ("GET /v1/tokens",                      "A----"),
@@ -85,13 +94,15 @@ async fn call(base: &str, token: Option<&str>, route: &str, on: &Things) -> (u16
         _ if path.starts_with("/v1/leases/") => &on.lease,
         _ => on.node,
     };
-    let body = if route == "POST /v1/jobs" {
+    let body = if ["POST /v1/jobs", "POST /v1/jobs:dry-run"].contains(&route) {
         json!({"kind": "training", "name": "x", "chips": 1, "queue": on.queue})
     } else {
         json!({"no such field": 1})
     };
     let mut request =
         reqwest::Client::new().request(method.parse().expect("a method"), base.to_owned() + &path.replace("{id}", id));
+    // Events would go on and on.
+    request = request.header("accept", "application/json");
     if method != "GET" {
         request = request.json(&body);
     }
