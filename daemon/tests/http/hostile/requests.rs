@@ -58,6 +58,12 @@ fn routes(of: &Targets) -> Vec<Route> {
         post("/v1/chips/{id}/quarantine", &of.chip, vec![json!({"reason": "smells"})]),
         post("/v1/chips/{id}/release", &of.chip, vec![json!({"reason": "aired"})]),
         post("/v1/tokens", "", tokens()),
+        post("/v1/jobs:dry-run", "", jobs()),
+        post("/v1/policy:dry-run", "", vec![policy()]),
+        post("/v1/policy/versions/{id}/rollback", "9", vec![json!({"reason": "too early"})]),
+        get("/v1/policy", "", &[]),
+        get("/v1/policy/versions", "", &[("limit", "2"), ("cursor", "1")]),
+        get("/v1/policy/versions/{id}", "1", &[]),
         get(
             "/v1/jobs",
             "",
@@ -129,6 +135,15 @@ fn report(of: &Targets) -> Value {
         "refused": [{"lease": Uuid::from_u128(9), "chip": of.chip, "epoch": 1, "seen": 2}], "fenced": [Uuid::from_u128(9)],
         "work": [{"lease": of.lease, "rank": 0, "work": {"state": "running"}}], "faults": [fault],
         "ladders": [{"lease": of.lease, "steps": [{"step": "terminated", "ago": "1s"}]}],
+    })
+}
+
+fn policy() -> Value {
+    json!({
+        "queues": {"default": {"weight": 2}, "team": {"parent": "default", "guaranteed": {"nvidia-h20": 2}, "limit": {"nvidia-h20": 4}}},
+        "priority_classes": {"standard": {"value": 500, "preemptible": true, "min_runtime": "10m"}},
+        "bounds": {"claim": "90s", "vacate": "60s", "start": "5m", "grace_max": "1h"},
+        "node_loss": {"inference": "fence", "ttl": "30s", "drift_ppm": 500}, "fair_share": {"half_life": "24h"},
     })
 }
 
