@@ -1,7 +1,7 @@
 //! A thin typed client. It adds a bearer token, reads problem answers, and never repeats a call that may have been heard.
 //! Given several daemons, it stays with one for as long as that answers.
 
-use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
+use crate::access::{AuditView, NewTokenView, TokenBody, TokenView, WhoamiView};
 use crate::chip::{ChipView, ServiceBody};
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
@@ -298,6 +298,11 @@ impl Client {
     /// Revokes a token.
     pub async fn revoke_token(&self, id: &str) -> Result<TokenView, ClientError> {
         self.send(self.request(Method::DELETE, &format!("/v1/tokens/{id}"))).await
+    }
+
+    /// One page of the audit, newest first.
+    pub async fn audit(&self, filters: &[(&str, String)]) -> Result<Page<AuditView>, ClientError> {
+        self.get("/v1/audit", filters).await
     }
 
     /// Whether the daemon is ready to serve.

@@ -69,6 +69,8 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(Token),
+    /// See who did what, or was refused, newest first
+    Audit(Audit),
     /// Show who you are to the daemon, and what you may do
     Whoami,
     /// Run a cluster on this machine until Ctrl-C
@@ -286,6 +288,27 @@ pub(crate) enum Chip {
         #[arg(long)]
         reason: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Audit {
+    /// Only calls of this caller: a token's id
+    #[arg(long)]
+    pub(crate) who: Option<String>,
+    /// Only this method and route, e.g. `POST /v1/jobs/{id}/cancel`
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only what is about this job, lease, node, chip or token
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Only `allowed`, `refused` or `failed`
+    #[arg(long)]
+    pub(crate) outcome: Option<String>,
+    /// Only the last so long, e.g. `24h`
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<Millis>,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
 }
 
 #[derive(Debug, Subcommand)]

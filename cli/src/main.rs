@@ -56,6 +56,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Node(command) => list::node(command, &connect::client(&args.daemon)?, out).await,
         Command::Chip(command) => list::chip(command, &connect::client(&args.daemon)?, out).await,
         Command::Token(command) => token::run(command, &connect::client(&args.daemon)?, out).await,
+        Command::Audit(wanted) => token::audit(wanted, &connect::client(&args.daemon)?, out).await,
         Command::Whoami => token::whoami(&connect::client(&args.daemon)?, out).await,
         Command::Up(up) => up::run(&up).await,
         Command::Completions { shell } => {

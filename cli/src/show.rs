@@ -8,7 +8,7 @@ mod lease;
 mod node;
 mod queue;
 
-pub(crate) use access::{tokens, whoami};
+pub(crate) use access::{audit, tokens, whoami};
 pub(crate) use chip::{chip, chips};
 pub(crate) use explain::explanation;
 pub(crate) use job::{job, jobs, line as job_line, why};

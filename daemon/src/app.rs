@@ -3,6 +3,7 @@
 use crate::access::Tokens;
 use crate::access::pace::Rate;
 use crate::admission::Admission;
+use crate::audit::Audit;
 use crate::forwarding::Forwarder;
 use crate::renewals::Renewals;
 use crate::rounds::Rounds;
@@ -33,6 +34,8 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     /// Which right each route takes.
     pub rules: Arc<Rules>,
+    /// Where what is called is kept.
+    pub audit: Arc<Audit>,
     /// How fast one caller may come.
     pub rate: Rate,
     /// Whether metrics are read without a token.

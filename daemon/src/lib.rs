@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admission;
 pub mod app;
+pub mod audit;
 
 pub mod clock;
 pub mod config;

@@ -4,6 +4,7 @@ use crate::access::pace::Rate;
 use crate::access::{Tokens, keeping};
 use crate::admission::Admission;
 use crate::app::App;
+use crate::audit::{self, Audit};
 use crate::config::{self, Config};
 use crate::doors::Doors;
 use crate::forwarding::Forwarder;
@@ -58,6 +59,7 @@ pub async fn run(
     let rounds = Rounds::closed(config.round_queue, shared.health.clone());
     let forwarder = Forwarder::new(store.instance())?;
     let (renewals, asked) = Renewals::channel();
+    let (audit, told) = Audit::new();
     let app = App {
         shared: shared.clone(),
         rounds: rounds.clone(),
@@ -67,6 +69,7 @@ pub async fn run(
         body_limit: config.admission.body_limit,
         tokens: tokens.clone(),
         rules: Arc::default(),
+        audit: Arc::new(audit),
         rate: Rate::new(config.access.requests_per_second, config.access.burst),
         anonymous_metrics: config.access.anonymous_metrics,
         started: std::time::Instant::now(),
@@ -89,6 +92,8 @@ pub async fn run(
         announce(&token, file);
     }
     let watch = tokio::spawn(store_watch::watch(store.clone(), shared.clone(), stop.clone()));
+    let all_told = CancellationToken::new();
+    let auditing = tokio::spawn(audit::write(told, store.clone(), all_told.clone()));
     let keeping = tokio::spawn(keeping::keep(tokens, store.clone(), stop.clone()));
     let renewing = tokio::spawn(asked.answer(store.renewals.clone(), store.instance(), shared.role.clone()));
     let turns = Turns { shared: shared.clone(), store: store.clone(), rounds, forwarder, base, url, data_dir };
@@ -98,6 +103,8 @@ pub async fn run(
     stop.cancel();
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
+    all_told.cancel();
+    auditing.await.context("join the audit")?;
     renewing.abort();
     watch.await.context("join the store's watch")?;
     keeping.await.context("join the keeping of tokens")?;
@@ -135,7 +142,7 @@ async fn serve_http(
     let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Doors::new(limits.connections));
     server = server.first_request_timeout(limits.head_limit);
     server.http_builder().http1().header_read_timeout(limits.head_limit);
-    server.serve(router.into_make_service()).await
+    server.serve(router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
 }
 
 /// Installs the metrics recorder, once a process.

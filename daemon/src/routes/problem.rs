@@ -222,6 +222,12 @@ impl Refused {
         Refused::new(429, "rate_limited", "Too many requests", detail)
     }
 
+    /// What is done could not be written down.
+    pub fn audit_full() -> Refused {
+        let detail = "the audit waits for the database and takes nothing more in; nothing was done, try again";
+        Refused::new(503, "audit_full", "The audit is full", detail)
+    }
+
     /// No token with this id.
     pub fn no_such_token(id: &str) -> Refused {
         Refused::new(404, "no_such_token", "No such token", format!("there is no token {id:?}"))
@@ -336,9 +342,15 @@ impl Refused {
     }
 }
 
+/// The stable code of a refusal, in its response's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        self.answer().into_response()
+        let mut response = self.answer().into_response();
+        response.extensions_mut().insert(Code(self.code));
+        response
     }
 }
 

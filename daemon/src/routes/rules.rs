@@ -77,6 +77,7 @@ const RULES: &[Line] = &[
     ("POST",   "/v1/tokens",                     Right::ManageAccess, About::All,   Audited::All),
     ("GET",    "/v1/tokens",                     Right::ManageAccess, About::All,   Audited::Nothing),
     ("DELETE", "/v1/tokens/{id}",                Right::ManageAccess, About::All,   Audited::All),
+    ("GET",    "/v1/audit",                      Right::ReadAudit,    About::All,   Audited::Nothing),
     ("GET",    "/v1/openapi.json",               Right::BeKnown,      About::All,   Audited::Nothing),
     ("GET",    "/metrics",                       Right::ReadMetrics,  About::All,   Audited::Nothing),
 ];

@@ -1,6 +1,7 @@
 //! Who answers a request: this daemon, when it leads; else the leader, to whom it is passed on. A read that the leader does
 //! not answer is answered from our copy, with its age.
 
+use super::audit::PassedOn;
 use super::extract::Raw;
 use super::problem::Refused;
 use crate::app::App;
@@ -75,6 +76,8 @@ async fn ask(app: &App, leader: &Leader, kind: Kind, request: Request, next: Nex
     match app.forwarder.pass_on(&app.shared.role, leader, &parts, body.clone()).await {
         Ok(response) => {
             metrics::forwarded("answered");
+            let mut response = response;
+            response.extensions_mut().insert(PassedOn);
             response
         }
         Err(failed) => {

@@ -5,6 +5,7 @@
 //! leader's epoch; a write says how many rows it must touch and fails when it touches others. Separate
 //! pools: for the round, and for everything people read, so that a slow read never delays a round.
 
+pub mod audit;
 pub mod chips;
 pub mod claims;
 pub mod commit;

@@ -40,6 +40,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("POST /v1/tokens",                     "A----"),
     ("GET /v1/tokens",                      "A----"),
     ("DELETE /v1/tokens/{id}",              "A----"),
+    ("GET /v1/audit",                       "AO---"),
     ("GET /metrics",                        "AO-V-"),
 ];
 /// Routes that take no token.

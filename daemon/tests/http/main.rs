@@ -1,6 +1,7 @@
 //! The daemon, black box: real HTTP, real Postgres.
 
 mod access;
+mod audit;
 mod bad_input;
 mod common;
 mod contract;
