@@ -14,6 +14,8 @@ pub mod lease;
 pub mod logs;
 pub mod node;
 pub mod page;
+pub mod policy;
+pub mod policy_document;
 pub mod problem;
 pub mod queue;
 pub mod reason;

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod opening;
 pub mod orders;
 pub mod own_postgres;
+pub mod policy_document;
 pub mod policy_file;
 pub mod render;
 pub mod renewals;

@@ -10,6 +10,7 @@ mod jobs;
 mod leases;
 mod logs;
 mod nodes;
+mod policy;
 pub mod problem;
 mod queues;
 mod registration;
@@ -45,6 +46,7 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
     tags(
         (name = "jobs", description = "Submit work and follow it."),
         (name = "queues", description = "Who may hold how much."),
+        (name = "policy", description = "What an admin decides, version by version."),
         (name = "leases", description = "The right to use chips."),
         (name = "nodes", description = "Machines with chips."),
         (name = "chips", description = "Who holds what."),
@@ -74,6 +76,11 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::done))
         .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
+        .routes(routes!(policy::get, policy::put))
+        .routes(routes!(policy::schema))
+        .routes(routes!(policy::versions))
+        .routes(routes!(policy::version))
+        .routes(routes!(policy::rollback))
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))

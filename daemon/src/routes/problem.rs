@@ -103,6 +103,7 @@ impl Refused {
             Refusal::DuplicateJob(id) => {
                 Refused::new(409, "duplicate_job", "The job exists", format!("job {id} exists"))
             }
+            Refusal::PolicyChanged { in_force } => Refused::stale_policy(*in_force),
             Refusal::NeverFits { index, detail } => {
                 let field = if many { format!("[{index}].replicas") } else { "replicas".into() };
                 Refused::new(422, "never_fits", "The fleet could never hold this job", detail.clone()).at(field)
@@ -137,6 +138,30 @@ impl Refused {
     /// No job with this id.
     pub fn no_such_job(id: impl std::fmt::Display) -> Refused {
         Refused::new(404, "no_such_job", "No such job", format!("there is no job {id} that could be changed or shown"))
+    }
+
+    /// Another policy came into force meanwhile.
+    pub fn stale_policy(in_force: u64) -> Refused {
+        let detail = format!("version {in_force} is in force; read it, and send If-Match: \"{in_force}\"");
+        Refused::new(412, "stale_policy", "Another policy came into force meanwhile", detail).at("if-match")
+    }
+
+    /// A change of the policy that does not say which version it has seen.
+    pub fn if_match_required() -> Refused {
+        let detail = "send the version you have read as If-Match: \"<version>\", or If-Match: * to replace any";
+        Refused::new(428, "if_match_required", "If-Match is needed", detail).at("if-match")
+    }
+
+    /// No version of the policy with this number.
+    pub fn no_such_policy(version: u64) -> Refused {
+        Refused::new(404, "no_such_policy_version", "No such version", format!("there is no version {version}"))
+    }
+
+    /// A policy document that contradicts itself or cannot be read.
+    pub fn invalid_policy(faults: &[crate::policy_document::Fault]) -> Refused {
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let refused = Refused::new(422, "invalid_policy", "The policy is not sound", told.join("; "));
+        refused.at(faults.first().map_or(".", |fault| fault.field.as_str()))
     }
 
     /// The job is over.
@@ -252,6 +277,12 @@ impl Refused {
     pub fn not_json() -> Refused {
         let detail = "send the body as application/json";
         Refused::new(415, "unsupported_media_type", "The body must be JSON", detail).at("content-type")
+    }
+
+    /// A policy that is neither JSON nor YAML by its own word.
+    pub fn not_a_document() -> Refused {
+        let detail = "send the policy as application/json or application/yaml";
+        Refused::new(415, "unsupported_media_type", "The body must be JSON or YAML", detail).at("content-type")
     }
 
     /// Too much at once: of this kind nothing more is taken in now.

@@ -15,6 +15,7 @@ mod nodes;
 mod outage;
 mod overload;
 mod own_postgres;
+mod policy;
 mod postgres;
 mod processes;
 mod queues;
