@@ -178,3 +178,41 @@ pub struct AuditView {
     #[schema(value_type = Option<Object>)]
     pub after: Option<serde_json::Value>,
 }
+
+/// A join token to be made: it lets one agent in, once.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinTokenBody {
+    /// The only node it is good for, in place of the credentials that node may have; without, it is good for any node that
+    /// has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// After how long it is void; default 10 minutes, at most 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "10m")]
+    pub expires_in: Option<Millis>,
+}
+
+/// A join token just made. Its secret is told here and nowhere else.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokenView {
+    /// The whole join token: what the agent is given.
+    pub join_token: String,
+    /// Its public part.
+    pub id: String,
+    /// The only node it is good for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// When it becomes void.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// An agent that joins.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinBody {
+    /// The join token.
+    pub join_token: String,
+    /// The node's name.
+    pub node: String,
+}

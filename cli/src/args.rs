@@ -31,6 +31,15 @@ pub(crate) struct Daemon {
     /// Bearer token; else the one in CHIPTIDE_TOKEN_FILE, else the one that `chiptide up` wrote
     #[arg(long, global = true, env = "CHIPTIDE_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Certificates (PEM) of authorities to trust besides the system's
+    #[arg(long, global = true, env = "CHIPTIDE_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Client certificate (PEM)
+    #[arg(long, global = true, env = "CHIPTIDE_CERT", value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, env = "CHIPTIDE_KEY", value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// How to print.
@@ -248,6 +257,15 @@ pub(crate) enum Node {
     Get {
         /// The node's name
         id: String,
+    },
+    /// Make a join token: with it one new agent comes in, once
+    JoinToken {
+        /// The only node it is good for, in place of the credentials that node may have
+        #[arg(long)]
+        node: Option<String>,
+        /// After how long it is void [default: 10m]
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Millis>,
     },
 }
 

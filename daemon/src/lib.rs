@@ -34,6 +34,7 @@ pub mod store;
 pub mod store_watch;
 pub mod telemetry;
 pub mod term;
+pub mod tls;
 mod turns;
 pub mod watchers;
 pub mod whole_file;

@@ -7,7 +7,7 @@ use super::extract::Named;
 use super::problem::Refused;
 use super::rules::{About, Audited, Rule};
 use super::standby;
-use crate::access::{Identity, Right, Who};
+use crate::access::{Identity, Right, Who, jwks, tokens};
 use crate::app::App;
 use crate::store::{jobs, leases};
 use axum::Extension;
@@ -15,6 +15,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum_server::tls::TlsInfo;
 use chiptide_api::access::Role;
 use chiptide_model::{JobId, LeaseId};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub(super) async fn admit_known(
 ) -> Response {
     let is_open = rule.right == Some(Right::ReadMetrics) && app.anonymous_metrics;
     let Some(right) = rule.right.filter(|_| !is_open) else { return next.run(request).await };
-    let who = match known(&app, request.headers()).await {
+    let who = match known(&app, &request).await {
         Ok(who) => Who(who),
         Err(refused) => return refused.into_response(),
     };
@@ -54,15 +55,25 @@ pub(super) async fn admit_known(
     response
 }
 
-/// Who sends a request with these headers.
-async fn known(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Refused> {
+/// Who sends a request: by its token, else by the certificate of its connection.
+async fn known(app: &App, request: &Request) -> Result<Arc<Identity>, Refused> {
     if !app.tokens.are_loaded() {
         return Err(standby::not_yet(app));
     }
-    let token = bearer(headers).ok_or_else(Refused::unauthorized)?;
     let now = app.shared.now();
+    let Some(token) = bearer(request.headers()) else {
+        let shown = request.extensions().get::<Arc<TlsInfo>>().and_then(|tls| tls.peer_certificates.first());
+        return shown.and_then(|der| app.certificates.identity(der, now)).ok_or_else(Refused::unauthorized);
+    };
     if let Some(known) = app.tokens.identity(token, now) {
         return Ok(known);
+    }
+    if tokens::parts(token).is_none()
+        && let Some(oidc) = &app.oidc
+    {
+        let found = oidc.identity(token, now).await;
+        let found = found.map_err(|jwks::Unavailable| Refused::unavailable("the issuer's keys cannot be had now"))?;
+        return found.ok_or_else(Refused::unauthorized);
     }
     let found = app.tables(async |pool| app.tokens.find(pool, token, now).await).await?;
     found.ok_or_else(Refused::unauthorized)
@@ -92,15 +103,19 @@ pub(super) async fn keep_to_own(
 ) -> Response {
     let rule = request.extensions().get::<Rule>().copied();
     let who = request.extensions().get::<Who>().cloned();
+    let (Some(rule), Some(route)) = (rule, route) else { return next.run(request).await };
     // Who is not known here has come to what is open to all.
-    let (Some(rule), Some(Who(who)), Some(route)) = (rule, who, route) else { return next.run(request).await };
+    let role = who.as_ref().map(|who| who.0.role);
     let is_bound = match rule.about {
         About::All => false,
-        About::Job | About::Lease => who.role == Role::Scheduler,
-        About::Node => who.role == Role::Agent,
+        About::Job | About::Lease => role == Some(Role::Scheduler),
+        About::Node => role == Some(Role::Agent),
     };
     let named = named.as_deref();
-    if is_bound && let Err(refused) = owns(&app, &who, rule.about, named.unwrap_or_default()).await {
+    if is_bound
+        && let Some(Who(who)) = who
+        && let Err(refused) = owns(&app, &who, rule.about, named.unwrap_or_default()).await
+    {
         return refused.into_response();
     }
     match rule.audit {

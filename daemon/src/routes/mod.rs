@@ -7,6 +7,7 @@ mod extract;
 mod guard;
 mod health;
 mod jobs;
+mod joining;
 mod leases;
 mod logs;
 mod nodes;
@@ -102,6 +103,9 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::list))
+        .routes(routes!(joining::create))
+        .routes(routes!(joining::join))
+        .routes(routes!(joining::renew))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::version))

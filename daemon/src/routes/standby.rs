@@ -11,7 +11,7 @@ use crate::role::{Leader, Part};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -37,6 +37,10 @@ pub(super) async fn answer(app: &App, request: Request, next: Next) -> Response 
     match (app.shared.role.part(), request.headers().contains_key(FORWARDED_BY)) {
         (_, true) => {
             metrics::forwarded("loop");
+            Refused::no_leader().into_response()
+        }
+        // A certificate belongs to its connection: the leader would see ours. Its owner asks the leader itself.
+        (Part::Standby(_), false) if !request.headers().contains_key(header::AUTHORIZATION) => {
             Refused::no_leader().into_response()
         }
         (Part::Standby(Some(leader)), false) => ask(app, &leader, kind, request, next).await,

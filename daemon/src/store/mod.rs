@@ -19,6 +19,7 @@ pub mod holds;
 pub mod idempotency_keys;
 pub mod identity;
 pub mod jobs;
+pub mod join_tokens;
 pub mod leader;
 pub mod leases;
 pub mod load;
