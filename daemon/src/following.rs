@@ -49,6 +49,7 @@ pub async fn follow(shared: Arc<Shared>, store: Store, stop: CancellationToken) 
 async fn step(shared: &Shared, store: &Store, has_copy: &mut bool) -> Result<usize> {
     if !*has_copy {
         let cluster = load::load(store).await?;
+        shared.tail.restart(cluster.seq);
         *shared.cluster_arc().write() = cluster;
         shared.watchers.wake_all();
         *has_copy = true;
@@ -67,14 +68,16 @@ fn fold(shared: &Shared, news: Vec<(u64, chiptide_model::Timestamp, chiptide_mod
     let broken = |detail: String| StoreError::Unreadable { table: "events", row: "the copy".into(), detail };
     let cluster = shared.cluster_arc();
     let mut cluster = cluster.write();
-    for (seq, at, event) in news {
-        if seq != cluster.seq + 1 {
+    let first = cluster.seq + 1;
+    for (seq, at, event) in &news {
+        if *seq != cluster.seq + 1 {
             return Err(broken(format!("event {seq} follows {}", cluster.seq)));
         }
-        cluster.apply(at, &event).map_err(|unfounded| broken(unfounded.to_string()))?;
+        cluster.apply(*at, event).map_err(|unfounded| broken(unfounded.to_string()))?;
     }
     let touched = cluster.take_touched();
     drop(cluster);
     shared.watchers.wake(&touched);
+    shared.tail.push(first, news.into_iter().map(|(_, at, event)| (at, event)).collect());
     Ok(())
 }

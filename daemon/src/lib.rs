@@ -11,6 +11,7 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod doors;
+pub mod event_log;
 pub mod fault_point;
 pub mod following;
 pub mod forwarding;

@@ -38,7 +38,7 @@ pub(super) async fn admit_known(
 ) -> Response {
     let is_open = rule.right == Some(Right::ReadMetrics) && app.anonymous_metrics;
     let Some(right) = rule.right.filter(|_| !is_open) else { return next.run(request).await };
-    let who = match known(&app, &request).await {
+    let who = match known(&app, request.headers(), request.extensions().get::<Arc<TlsInfo>>().cloned()).await {
         Ok(who) => Who(who),
         Err(refused) => return refused.into_response(),
     };
@@ -56,13 +56,13 @@ pub(super) async fn admit_known(
 }
 
 /// Who sends a request: by its token, else by the certificate of its connection.
-async fn known(app: &App, request: &Request) -> Result<Arc<Identity>, Refused> {
+async fn known(app: &App, headers: &HeaderMap, tls: Option<Arc<TlsInfo>>) -> Result<Arc<Identity>, Refused> {
     if !app.tokens.are_loaded() {
         return Err(standby::not_yet(app));
     }
     let now = app.shared.now();
-    let Some(token) = bearer(request.headers()) else {
-        let shown = request.extensions().get::<Arc<TlsInfo>>().and_then(|tls| tls.peer_certificates.first());
+    let Some(token) = bearer(headers) else {
+        let shown = tls.as_ref().and_then(|tls| tls.peer_certificates.first());
         return shown.and_then(|der| app.certificates.identity(der, now)).ok_or_else(Refused::unauthorized);
     };
     if let Some(known) = app.tokens.identity(token, now) {

@@ -23,6 +23,7 @@ pub mod join_tokens;
 pub mod leader;
 pub mod leases;
 pub mod load;
+pub mod log_subjects;
 pub mod nodes;
 pub mod policies;
 pub mod queue_usage;

@@ -42,15 +42,18 @@ const RIGHTS: &[(&str, &str)] = &[
     ("GET /v1/chips/{id}",                  "AOSV-"),
     ("POST /v1/chips/{id}/quarantine",      "AO---"),
     ("POST /v1/chips/{id}/release",         "AO---"),
+    ("GET /v1/events",                      "AOSV-"),
     ("GET /v1/whoami",                      "AOSVG"),
     ("POST /v1/tokens",                     "A----"),
     ("GET /v1/tokens",                      "A----"),
     ("DELETE /v1/tokens/{id}",              "A----"),
+    ("POST /v1/join-tokens",                "A----"),
+    ("POST /v1/nodes/{id}/credential",      "A---g"),
     ("GET /v1/audit",                       "AO---"),
     ("GET /metrics",                        "AO-V-"),
 ];
 /// Routes that take no token.
-const OPEN: [&str; 3] = ["GET /healthz", "GET /readyz", "GET /version"];
+const OPEN: [&str; 4] = ["GET /healthz", "GET /readyz", "GET /version", "POST /v1/join"];
 const ROLES: [Role; 5] = [Role::Admin, Role::Operator, Role::Scheduler, Role::Viewer, Role::Agent];
 
 const POLICY: &str = "queues: {default: {}, mine: {}, mine-a: {parent: mine}, theirs: {}}";
@@ -99,6 +102,8 @@ async fn call(base: &str, token: Option<&str>, route: &str, on: &Things) -> (u16
     };
     let mut request =
         reqwest::Client::new().request(method.parse().expect("a method"), base.to_owned() + &path.replace("{id}", id));
+    // Events would go on and on.
+    request = request.header("accept", "application/json");
     if method != "GET" {
         request = request.json(&body);
     }
