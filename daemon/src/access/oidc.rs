@@ -24,13 +24,16 @@ const TOKEN_MAX: usize = 16 * 1024;
 
 type Claims = Map<String, Value>;
 
+/// When a token was checked, and whose it is.
+type Checked = (Instant, Arc<Identity>);
+
 /// The issuer whose tokens are taken.
 #[derive(Debug)]
 pub struct Oidc {
     config: Config,
     keys: Jwks,
     /// By SHA-256 of the token.
-    checked: Mutex<FxHashMap<[u8; 32], (Instant, Arc<Identity>)>>,
+    checked: Mutex<FxHashMap<[u8; 32], Checked>>,
 }
 
 impl Oidc {
