@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod common;
 mod contract;
+mod dry_run;
 mod elastic;
 mod events;
 mod explain;
