@@ -74,7 +74,7 @@ unsafe fn list<E: Entry>(processes: Vec<Listed>, count: *mut c_uint, infos: *mut
         return Err(nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE);
     }
     for (place, process) in processes.into_iter().enumerate() {
-        let entry = E::of(process.pid, process.mib.map_or(NOT_AVAILABLE, |mib| mib.saturating_mul(MIB)));
+        let entry = E::of(process.pid, process.mib.map_or(NOT_AVAILABLE, |mib| mib * MIB));
         // SAFETY: `infos` has room for as many entries as the caller said, and `place` is below that.
         unsafe { put(infos.wrapping_add(place), entry)? };
     }

@@ -56,9 +56,8 @@ fn busy(seen: &Seen) -> Result<bool, Code> {
 fn bytes(seen: &Seen) -> Result<(u64, u64, u64), Code> {
     let chip = seen.chip()?;
     let total = supported(chip.memory_mib)?;
-    let used = [chip.idle_mib, chip.leak_mib, load(seen.position, chip).mib].into_iter().fold(0, u64::saturating_add);
-    let bytes = |mib: u64| mib.saturating_mul(MIB);
-    Ok((bytes(total), bytes(chip.reserved_mib), bytes(used.min(total.saturating_sub(chip.reserved_mib)))))
+    let used = chip.idle_mib + chip.leak_mib + load(seen.position, chip).mib;
+    Ok((total * MIB, chip.reserved_mib * MIB, used.min(total.saturating_sub(chip.reserved_mib)) * MIB))
 }
 
 fn milliwatts(watts: f64) -> c_uint {

@@ -69,7 +69,7 @@ pub fn load(position: usize, chip: &Chip) -> Load {
         let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
         store.as_mut().map(|store| store.jobs.read(&store.procs)).unwrap_or_default()
     };
-    let mib = chip.processes.iter().filter_map(|process| process.mib).fold(0, u64::saturating_add);
+    let mib = chip.processes.iter().filter_map(|process| process.mib).sum();
     let mut load = Load { listed: chip.processes.clone(), mib };
     for (job, life) in jobs {
         let here = match &job.chip {
@@ -80,11 +80,9 @@ pub fn load(position: usize, chip: &Chip) -> Load {
             _ if !here => {}
             Life::Alive => {
                 load.listed.push(Listed { pid: job.pid, mib: Some(job.mib), graphics: false });
-                load.mib = load.mib.saturating_add(job.mib);
+                load.mib += job.mib;
             }
-            Life::Dead(since) if since < Duration::from_millis(chip.linger_ms) => {
-                load.mib = load.mib.saturating_add(job.mib)
-            }
+            Life::Dead(since) if since < Duration::from_millis(chip.linger_ms) => load.mib += job.mib,
             Life::Dead(_) => {}
         }
     }

@@ -19,7 +19,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("chiptide-cli", &["chiptide-api", "chiptide-model"]),
     ("chiptide-sim", &["chiptide-agent", "chiptide-allocator", "chiptide-api", "chiptide-model", "chiptide-postgres"]),
     ("chiptide-protocol", &[]),
-    ("fake-nvml", &["chiptide-hostile"]),
+    ("fake-nvml", &[]),
     ("chiptide-hostile", &[]),
     ("xtask", &["chiptide-postgres"]),
 ];
