@@ -110,7 +110,7 @@ fn jobs() -> Vec<Value> {
         "workload": {"command": ["sh", "-c", "true"], "env": {"A": "b"}, "directory": "/tmp", "restart": {"on_failure": {"times": 2}}, "notice_signal": "SIGUSR1"},
         "on_node_loss": {"action": "fence", "ttl": "30s"},
     });
-    let elastic = json!({"kind": "training", "name": "e", "chips": 1, "min_replicas": 1, "max_replicas": 3});
+    let elastic = json!({"kind": "training", "name": "e", "chips": 1, "replicas_min": 1, "replicas_max": 3});
     let shared = json!({"kind": "inference", "name": "s", "share": {"fraction": 0.5}, "preemptible": false});
     vec![full.clone(), elastic, shared.clone(), json!([shared, full])]
 }
