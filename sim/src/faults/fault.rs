@@ -1,6 +1,7 @@
 //! The faults: each hits the world once and heals before it comes back.
 
 use super::points;
+use super::promotion;
 use super::proxy::Weather;
 use super::world::World;
 use nix::sys::signal::Signal;
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// The daemon is killed (SIGKILL) and started again.
+    /// A daemon, the leader or the standby, is killed (SIGKILL) and started again.
     KillDaemon,
     /// An agent is killed and started again; what it runs goes on meanwhile.
     KillAgent,
@@ -22,11 +23,11 @@ pub enum Fault {
     KillPostgres,
     /// Postgres is stopped as by `pg_ctl stop -m immediate`, stays away for a while, and recovers.
     StopPostgres,
-    /// The daemon stands still (SIGSTOP) for longer than its leadership lives.
+    /// A daemon stands still (SIGSTOP), often for longer than its leadership lives.
     PauseDaemon,
     /// An agent stands still for longer than a node may be silent.
     PauseAgent,
-    /// The daemon ends itself (SIGABRT, nothing flushed) at the next of its fault points.
+    /// The leader is killed, and the standby that takes over ends itself (SIGABRT, nothing flushed) at the next fault point.
     PointDaemon,
     /// An agent, or one of its guardians, ends itself at the next of its fault points.
     PointAgent,
@@ -44,6 +45,11 @@ pub enum Fault {
     CutPostgres,
     /// Connections to Postgres stay open and carry nothing.
     DeafPostgres,
+    /// Postgres is killed, and a synchronous replica promoted in its place.
+    PromoteSynchronous,
+    /// Postgres is killed, and an asynchronous replica that lacks the tail promoted in its place: what was acknowledged last
+    /// is forgotten.
+    PromoteLagging,
 }
 
 impl Fault {
@@ -53,19 +59,24 @@ impl Fault {
     /// Hits the world, and answers once it is healed as far as that is up to us.
     pub async fn strike(self, world: &mut World, rng: &mut StdRng) -> anyhow::Result<()> {
         if let Some((on_the_wire, weather, longest_ms)) = self.weather(rng) {
-            let proxy =
-                |world: &World, weather| if on_the_wire { world.wire.set(weather) } else { world.net.set(weather) };
-            proxy(world, weather);
+            // Before one daemon, or before both.
+            let before = rng.random_bool(0.5).then(|| rng.random_range(0..2));
+            let set = |world: &World, weather| match on_the_wire {
+                true => world.wire.set(weather),
+                false => world.daemons.set_weather(before, weather),
+            };
+            set(world, weather);
             world.pass(Duration::from_millis(rng.random_range(200..longest_ms))).await?;
-            proxy(world, Weather::Clear);
+            set(world, Weather::Clear);
             return Ok(());
         }
         let away = Duration::from_millis(rng.random_range(0..600));
         match self {
             Fault::KillDaemon => {
-                world.daemon.kill()?;
+                let index = rng.random_range(0..2);
+                world.daemons.one(index).kill()?;
                 sleep(away).await;
-                world.daemon.start_again()
+                world.daemons.one(index).start_again()
             }
             Fault::KillAgent => {
                 let index = rng.random_range(0..world.nodes.len());
@@ -84,9 +95,10 @@ impl Fault {
                 world.database.start_again().await
             }
             Fault::PauseDaemon => {
-                world.daemon.signal(Signal::SIGSTOP)?;
+                let index = rng.random_range(0..2);
+                world.daemons.signal(index, Signal::SIGSTOP)?;
                 sleep(Duration::from_millis(rng.random_range(500..9000))).await;
-                world.daemon.signal(Signal::SIGCONT)
+                world.daemons.signal(index, Signal::SIGCONT)
             }
             Fault::PauseAgent => {
                 let index = rng.random_range(0..world.nodes.len());
@@ -105,6 +117,8 @@ impl Fault {
                 world.count_point(met);
                 Ok(())
             }
+            Fault::PromoteSynchronous => promotion::promote(world, rng, true).await,
+            Fault::PromoteLagging => promotion::promote(world, rng, false).await,
             // Weather was dealt with above.
             _ => Ok(()),
         }

@@ -4,12 +4,14 @@
 
 pub mod canary;
 pub mod checker;
+pub mod daemons;
 pub mod database;
 pub mod evidence;
 pub mod fault;
 pub mod load;
 pub mod node;
 pub mod points;
+pub mod promotion;
 pub mod proxy;
 pub mod report;
 pub mod run;

@@ -24,6 +24,8 @@ pub struct FaultsReport {
     pub next_grant: LatencySummary,
     /// Daemons that ended without being hit, and were started again.
     pub unasked_ends: u64,
+    /// Their last words.
+    pub unasked: Vec<String>,
     /// Jobs by how they ended.
     pub outcomes: BTreeMap<String, u64>,
     /// The checker's verdict.
@@ -58,6 +60,13 @@ impl FaultsReport {
                 format!(
                     "{} events, {} leaders, {} grants, {} preemptions",
                     audit.events, audit.leaders, audit.grants, audit.preemptions
+                ),
+            ),
+            (
+                "replicas promoted",
+                format!(
+                    "{}, {} events forgotten by those that lagged, {} acknowledged jobs with them",
+                    verdict.promotions, verdict.forgotten_events, verdict.forgotten_jobs
                 ),
             ),
             ("canaries", format!("{} runs, {} hand-overs of a chip", verdict.runs, verdict.handovers)),

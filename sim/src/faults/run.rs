@@ -4,6 +4,7 @@ use super::checker::History;
 use super::evidence;
 use super::fault::Fault;
 use super::load::{Answered, Clients, LIMIT, LIMITED};
+use super::promotion::Promotion;
 use super::report::FaultsReport;
 use super::world::{VACATE_MS, World};
 use crate::audit::Entry;
@@ -15,7 +16,6 @@ use crate::own_daemon::program;
 use crate::progress::Progress;
 use crate::scheduler::Scheduler;
 use anyhow::Context;
-use chiptide_api::Client;
 use chiptide_model::{Event, JobId};
 use clap::Args;
 use futures_util::future::try_join_all;
@@ -109,7 +109,7 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let begun = Instant::now();
     eprintln!("seed {}", args.seed);
     let mut world = World::start(args.nodes, args.chips).await?;
-    let scheduler = Scheduler::new(Client::new(world.url(), world.daemon.token())?);
+    let scheduler = Scheduler::new(world.client()?);
     let root = world.ground.path().to_owned();
     let clients = Clients { scheduler: &scheduler, canary: program("chiptide-sim")?, root: &root, seed: args.seed };
     let stop = watch::Sender::new(false);
@@ -125,7 +125,8 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
         machine: Machine::here(),
         seed: args.seed,
         next_grant,
-        unasked_ends: world.unasked_ends,
+        unasked_ends: world.daemons.unasked().len() as u64,
+        unasked: world.daemons.unasked().to_vec(),
         ..FaultsReport::default()
     };
     for (fault, ..) in &strikes {
@@ -182,9 +183,18 @@ fn wall_ms() -> i64 {
 async fn settle(world: &mut World, scheduler: &Scheduler, answered: &[Answered]) -> anyhow::Result<()> {
     let until = Instant::now() + SETTLE_MAX;
     let progress = Progress::start("settling", answered.len() as u64);
-    let mut open: Vec<uuid::Uuid> = answered.iter().map(|answered| answered.job.id).collect();
+    let lost = forgotten_jobs(&world.promotions);
+    let all = answered.iter().map(|answered| answered.job.id);
+    let mut open: Vec<uuid::Uuid> = all.filter(|job| !lost.contains(job)).collect();
+    // An end that was forgotten has to be told again: its client has gone on to other jobs.
+    let mut tells = world.promotions.iter().any(|promotion| !promotion.forgotten.is_empty());
     while Instant::now() < until {
         world.tend()?;
+        if std::mem::take(&mut tells) {
+            for job in &open {
+                scheduler.cancel(*job).await.context("cancel a job whose end was forgotten")?;
+            }
+        }
         let mut still = Vec::new();
         for job in open {
             match scheduler.client().job(job).await {
@@ -210,7 +220,8 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         let state = scheduler.client().job(job.id).await.ok().map(|view| view.state);
         acknowledged.push((JobId(job.id), state));
     }
-    for Answered { body, key, job } in answered.iter().step_by(5) {
+    let lost = forgotten_jobs(&world.promotions);
+    for Answered { body, key, job } in answered.iter().step_by(5).filter(|answered| !lost.contains(&answered.job.id)) {
         let again = scheduler.submit_again(body, key).await.context("submit a job again")?;
         if again.id != job.id {
             // Its id is in no log under that name: the checker will miss the first.
@@ -218,6 +229,7 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         }
     }
     let log = event_log::read(world.database.url()).await?;
+    let promotions = world.promotions.clone();
     let (mut proofs, mut epochs) = (Vec::new(), BTreeMap::new());
     for node in &mut world.nodes {
         node.kill()?;
@@ -230,11 +242,22 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         testimonies: evidence::testimonies(world.ground.path())?,
         proofs,
         epochs,
+        promotions,
         hits: Vec::new(),
         acknowledged,
         vacate_bound_ms: i64::try_from(VACATE_MS).unwrap_or(i64::MAX),
         limits: BTreeMap::from([(LIMITED.to_owned(), LIMIT)]),
     })
+}
+
+/// Jobs whose submit a promoted replica has forgotten.
+fn forgotten_jobs(promotions: &[Promotion]) -> BTreeSet<uuid::Uuid> {
+    let events = promotions.iter().flat_map(|promotion| &promotion.forgotten).map(|entry| &entry.event);
+    let submitted = |event: &Event| match event {
+        Event::JobSubmitted { job, .. } => Some(job.0),
+        _ => None,
+    };
+    events.filter_map(submitted).collect()
 }
 
 /// Names that were submitted more than once. Each client gives each job a name of its own.

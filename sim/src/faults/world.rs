@@ -1,11 +1,13 @@
-//! Everything a run hits: the database, the daemon, the nodes. Whoever ends when nobody meant it to is counted and started
-//! again, as a supervisor would.
+//! Everything a run hits: the database, two daemons, the nodes. Whoever ends when nobody meant it to is started again, as a
+//! supervisor would.
 
+use super::daemons::Daemons;
 use super::database::{Database, SOCKET};
 use super::node::{Ground, Node, NodeOptions};
+use super::promotion::Promotion;
 use super::proxy::{Proxy, Upstream};
-use crate::own_daemon::{DaemonOptions, OwnDaemon};
 use anyhow::Context;
+use chiptide_api::Client;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -23,24 +25,20 @@ pub(super) const VACATE_MS: u64 = 20_000;
 pub struct World {
     /// The nodes, in order of their names.
     pub nodes: Vec<Node>,
-    /// The daemon.
-    pub daemon: OwnDaemon,
-    /// Between agents and clients and the daemon.
-    pub net: Proxy,
-    /// Between the daemon and the database.
+    /// The daemons.
+    pub daemons: Daemons,
+    /// Between the daemons and the database.
     pub wire: Proxy,
     /// The database.
     pub database: Database,
-    /// Daemons that ended without being hit.
-    pub unasked_ends: u64,
+    /// Replicas that were promoted.
+    pub promotions: Vec<Promotion>,
     /// How many points of daemon and agent have been tried.
     pub next_point: (usize, usize),
     /// Which of them were come to, and how often.
     pub points_met: BTreeMap<&'static str, u64>,
     /// Last: what runs on it has to go first.
     pub ground: Ground,
-    /// What the nodes are given as theirs.
-    url: String,
     started: Instant,
 }
 
@@ -53,33 +51,21 @@ impl World {
         let database = Database::start(&ground.path().join("postgres"), Vec::new()).await?;
         let folder = ground.path().join("wire");
         std::fs::create_dir(&folder).context("make the folder of the proxy's socket")?;
-        let (socket, database_url) = database.through(&folder);
-        let wire = Proxy::unix(&folder.join(SOCKET), Upstream::Unix(socket))?;
+        let wire = Proxy::unix(&folder.join(SOCKET), Upstream::Unix(database.socket()))?;
         let policy = ground.path().join("policy.json");
         std::fs::write(&policy, policy_text()).context("write the policy")?;
-        let options = DaemonOptions {
-            database_url: Some(database_url),
-            flags: vec!["--policy-file".into(), policy.display().to_string()],
-            ..DaemonOptions::default()
-        };
-        let mut daemon = OwnDaemon::launch("faults", options)?;
-        daemon.wait_ready().await?;
-        let address = daemon.url()?.trim_start_matches("http://").parse().context("read the daemon's address")?;
-        let net = Proxy::tcp("127.0.0.1", Upstream::Tcp(address)).await?;
-        let url = net.url().context("a proxy of TCP")?;
-        let (unasked_ends, started) = (0, Instant::now());
+        let flags = vec!["--policy-file".into(), policy.display().to_string()];
+        let daemons = Daemons::start(database.url_through(&folder), ground.path(), flags).await?;
         let mut world = World {
             nodes: Vec::new(),
-            daemon,
-            net,
+            daemons,
             wire,
             database,
-            unasked_ends,
+            promotions: Vec::new(),
             next_point: (0, 0),
             points_met: BTreeMap::new(),
             ground,
-            url,
-            started,
+            started: Instant::now(),
         };
         for index in 0..nodes {
             // Every other node keeps memory for a while after its process is gone, as drivers do.
@@ -88,23 +74,31 @@ impl World {
             let node = Node::make(&world.ground, &format!("n{index}"), options)?;
             world.nodes.push(node);
         }
-        let client = world.daemon.client()?;
-        for node in &mut world.nodes {
-            node.start(&world.url, world.daemon.token())?;
-            node.wait_up(&client).await?;
+        let client = world.client()?;
+        for index in 0..nodes {
+            world.start_agent(index)?;
+            world.nodes[index].wait_up(&client).await?;
         }
         Ok(world)
     }
 
+    /// A client that knows both daemons, and has the admin's token.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.daemons.url(0)?, self.daemons.token())?)
+    }
+
+    /// Starts the agent of a node. Half of the agents ask the one daemon first, half the other.
+    pub fn start_agent(&mut self, index: usize) -> anyhow::Result<()> {
+        let (url, token) = (self.daemons.url(index)?, self.daemons.token().to_owned());
+        self.nodes[index].start(&url, &token)
+    }
+
     /// Starts whatever has ended without being asked to.
     pub fn tend(&mut self) -> anyhow::Result<()> {
-        if self.daemon.has_ended() {
-            self.unasked_ends += 1;
-            self.daemon.start_again()?;
-        }
-        for node in &mut self.nodes {
-            if node.has_ended() || node.pid().is_none() {
-                node.start(&self.url, self.daemon.token())?;
+        self.daemons.tend()?;
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].has_ended() || self.nodes[index].pid().is_none() {
+                self.start_agent(index)?;
             }
         }
         Ok(())
@@ -128,11 +122,6 @@ impl World {
         *self.points_met.entry(point).or_default() += u64::from(met);
     }
 
-    /// Where agents and clients find the daemon.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Milliseconds since the world began.
     pub fn age_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -141,7 +130,7 @@ impl World {
     /// Leaves all data behind, and says where.
     pub fn keep(&mut self) {
         self.database.keep();
-        self.daemon.keep_dir();
+        self.daemons.keep();
         self.ground.keep();
     }
 }

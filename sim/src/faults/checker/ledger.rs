@@ -45,6 +45,9 @@ impl Ledger {
             last_ms = entry.at_ms;
             ledger.take(entry.at_ms, &entry.event, history, findings);
         }
+        for entry in history.promotions.iter().flat_map(|promotion| &promotion.forgotten) {
+            ledger.take_forgotten(entry.at_ms, &entry.event);
+        }
         let left = std::mem::take(&mut ledger.leaving);
         for ((lease, chip), leaving) in left {
             if ledger.heard.get(&leaving.node) == Some(&true) {
@@ -78,6 +81,22 @@ impl Ledger {
                 self.left(at_ms, |of, on| of == *lease && on == chip.as_str(), history, findings);
             }
             Event::ChipQuarantined { chip, .. } => self.left(at_ms, |_, on| on == chip.as_str(), history, findings),
+            _ => {}
+        }
+    }
+
+    /// A grant that was forgotten has been acted on, and so has a proof; of jobs and leases only the log counts.
+    fn take_forgotten(&mut self, at_ms: i64, event: &Event) {
+        match event {
+            Event::LeaseGranted { lease, job, placements, .. } => {
+                let granted = Granted { job: *job, at_ms, placements: placements.clone(), vacated: BTreeMap::new() };
+                self.grants.entry(lease.to_string()).or_insert(granted);
+            }
+            Event::ChipVacated { chip, lease, .. } => {
+                if let Some(granted) = self.grants.get_mut(&lease.to_string()) {
+                    granted.vacated.entry(chip.to_string()).or_insert(at_ms);
+                }
+            }
             _ => {}
         }
     }

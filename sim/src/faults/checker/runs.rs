@@ -13,7 +13,7 @@ pub(super) struct Run {
     pub(super) node: String,
     pub(super) chips: Vec<String>,
     pub(super) pid: u32,
-    from_ns: u64,
+    pub(super) from_ns: u64,
     to_ns: u64,
     /// The same by the wall clock, milliseconds since 1970.
     pub(super) from_ms: i64,
