@@ -213,8 +213,10 @@ impl Drop for OwnDaemon {
 fn free_address() -> anyhow::Result<String> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let lowest = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
-    let ports = (0..1000).map(|_| PORT_MIN.saturating_add(rand::random::<u16>() % lowest.saturating_sub(PORT_MIN).max(1)));
-    let free = ports.map(|port| format!("127.0.0.1:{port}")).find(|address| std::net::TcpListener::bind(address).is_ok());
+    let ports =
+        (0..1000).map(|_| PORT_MIN.saturating_add(rand::random::<u16>() % lowest.saturating_sub(PORT_MIN).max(1)));
+    let free =
+        ports.map(|port| format!("127.0.0.1:{port}")).find(|address| std::net::TcpListener::bind(address).is_ok());
     free.context("find a free port")
 }
 

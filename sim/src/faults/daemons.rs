@@ -13,11 +13,15 @@ use tokio::time::timeout;
 /// How long a daemon may take to say what it is, before it counts as not answering.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
+/// After how long a node that does not report is silent: short, so that runs see much of it.
+const SILENT_AFTER: &str = "5s";
+
 /// The daemons.
 #[derive(Debug)]
 pub struct Daemons {
     daemons: [OwnDaemon; 2],
-    nets: [Proxy; 2],
+    /// Proxies before the two, one pair for every address that they are reached at.
+    nets: Vec<[Proxy; 2]>,
     unasked: Vec<String>,
 }
 
@@ -28,6 +32,7 @@ impl Daemons {
             database_url: Some(database_url),
             token_file: Some(folder.join("admin-token")),
             flags,
+            env: vec![("CHIPTIDE_AGENTS__SILENT_AFTER".into(), SILENT_AFTER.into())],
             ..DaemonOptions::default()
         };
         // The first makes the token that the second finds.
@@ -35,13 +40,21 @@ impl Daemons {
         first.wait_ready().await?;
         let mut second = OwnDaemon::launch("faults", options)?;
         second.wait_ready().await?;
-        let nets = [in_front_of(&first, "127.0.0.1").await?, in_front_of(&second, "127.0.0.1").await?];
-        Ok(Daemons { daemons: [first, second], nets, unasked: Vec::new() })
+        let mut daemons = Daemons { daemons: [first, second], nets: Vec::new(), unasked: Vec::new() };
+        daemons.open_door("127.0.0.1").await?;
+        Ok(daemons)
     }
 
-    /// Where agents and clients find both, the one of this number first.
-    pub fn url(&self, first: usize) -> anyhow::Result<String> {
-        let url = |index: usize| self.nets[index % 2].url().context("a proxy of TCP");
+    /// Makes both reachable at another address of this machine; answers the number of this door. The loopback is door 0.
+    pub async fn open_door(&mut self, host: &str) -> anyhow::Result<usize> {
+        let [first, second] = &self.daemons;
+        self.nets.push([in_front_of(first, host).await?, in_front_of(second, host).await?]);
+        Ok(self.nets.len() - 1)
+    }
+
+    /// Where agents and clients find both at this door, the one of this number first.
+    pub fn url(&self, door: usize, first: usize) -> anyhow::Result<String> {
+        let url = |index: usize| self.nets[door][index % 2].url().context("a proxy of TCP");
         Ok(format!("{},{}", url(first)?, url(first + 1)?))
     }
 
@@ -58,7 +71,9 @@ impl Daemons {
     /// Changes the weather before one of them, or before both.
     pub fn set_weather(&self, before: Option<usize>, weather: Weather) {
         let hit = |index: &usize| before.is_none_or(|before| before == *index);
-        (0..2).filter(hit).for_each(|index| self.nets[index].set(weather));
+        for index in (0..2).filter(hit) {
+            self.nets.iter().for_each(|pair| pair[index].set(weather));
+        }
     }
 
     /// Which of the two says that it leads.
@@ -74,6 +89,11 @@ impl Daemons {
     /// Whether this one says that it stands by.
     pub async fn stands_by(&self, index: usize) -> bool {
         role(&self.daemons[index % 2]).await.as_deref() == Some("standby")
+    }
+
+    /// What one of them says is wrong, in a word; `None` when it does not answer.
+    pub async fn complaint(&self, index: usize) -> Option<String> {
+        view(&self.daemons[index % 2]).await.and_then(|view| view["reason"].as_str().map(str::to_owned))
     }
 
     /// Starts whichever has ended without being asked to.
@@ -114,8 +134,13 @@ async fn in_front_of(daemon: &OwnDaemon, host: &str) -> anyhow::Result<Proxy> {
 
 /// What a daemon says of itself, if it answers and is ready.
 async fn role(daemon: &OwnDaemon) -> Option<String> {
+    let view = view(daemon).await.filter(|view| view["status"] == "ready")?;
+    view["role"].as_str().map(str::to_owned)
+}
+
+/// What it answers at `/readyz`, ready or not.
+async fn view(daemon: &OwnDaemon) -> Option<serde_json::Value> {
     let client = Client::new(&daemon.url().ok()?, "").ok()?;
     let text = timeout(ANSWER_MAX, client.text("/readyz")).await.ok()?.ok()?;
-    let view: serde_json::Value = serde_json::from_str(&text).ok()?;
-    (view["status"] == "ready").then(|| view["role"].as_str().map(str::to_owned)).flatten()
+    serde_json::from_str(&text).ok()
 }

@@ -17,7 +17,7 @@ const DATABASE: &str = "chiptide";
 /// The name of the socket of a Postgres on its usual port.
 pub(super) const SOCKET: &str = ".s.PGSQL.5432";
 
-/// The clusters. Dropping it stops them and removes their files.
+/// The clusters. Dropping it stops them; their files go with the folder they are in.
 #[derive(Debug)]
 pub struct Database {
     at: At,
@@ -25,7 +25,6 @@ pub struct Database {
     made: u32,
     asks: Option<Sender<Asked>>,
     keeper: Option<JoinHandle<()>>,
-    keep: bool,
 }
 
 impl Database {
@@ -37,7 +36,7 @@ impl Database {
         let keeper = thread::Builder::new().name("database".into()).spawn(move || keep(options, answer, &asked));
         let keeper = Some(keeper.context("start the thread of the database")?);
         let at = started.await.context("the thread of the database died")??;
-        Ok(Database { at, home: home.to_owned(), made: 1, asks: Some(asks), keeper, keep: false })
+        Ok(Database { at, home: home.to_owned(), made: 1, asks: Some(asks), keeper })
     }
 
     /// Where the primary answers, database included.
@@ -93,11 +92,6 @@ impl Database {
         self.ask(Ask::BuryPast).await.map(drop)
     }
 
-    /// Leaves its files behind.
-    pub fn keep(&mut self) {
-        self.keep = true;
-    }
-
     async fn ask(&self, ask: Ask) -> anyhow::Result<Option<At>> {
         let (answer, answered) = oneshot::channel();
         let asks = self.asks.as_ref().context("the database is being dropped")?;
@@ -113,11 +107,6 @@ impl Drop for Database {
             && keeper.join().is_err()
         {
             eprintln!("the thread of the database had died");
-        }
-        if self.keep {
-            eprintln!("kept {}", self.home.display());
-        } else if let Err(error) = std::fs::remove_dir_all(&self.home) {
-            eprintln!("could not remove {}: {error}", self.home.display());
         }
     }
 }

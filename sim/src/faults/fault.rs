@@ -1,8 +1,10 @@
 //! The faults: each hits the world once and heals before it comes back.
 
+use super::hardware;
 use super::points;
 use super::promotion;
 use super::proxy::Weather;
+use super::service;
 use super::world::World;
 use nix::sys::signal::Signal;
 use rand::RngExt;
@@ -50,11 +52,37 @@ pub enum Fault {
     /// Postgres is killed, and an asynchronous replica that lacks the tail promoted in its place: what was acknowledged last
     /// is forgotten.
     PromoteLagging,
+    /// The disk of the database has no room left, for a while.
+    FullPostgres,
+    /// The disk of an agent's state has no room left, for a while.
+    FullAgent,
+    /// The routes to a node, from it, or both, lead nowhere.
+    CutRoutes,
+    /// The driver tells of an XID on a chip.
+    Xid,
+    /// An admin takes a chip out of service, and brings it back.
+    Quarantine,
 }
 
 impl Fault {
     /// The kills: what a short run is made of.
     pub const KILLS: [Fault; 3] = [Fault::KillDaemon, Fault::KillAgent, Fault::KillPostgres];
+
+    /// Why this machine cannot have it, if it cannot.
+    pub fn is_impossible(self, world: &World) -> Option<&'static str> {
+        match self {
+            Fault::FullPostgres if world.database_disk.is_none() => {
+                Some("no disk can be mounted here: that takes root")
+            }
+            Fault::FullAgent if world.nodes.iter().all(|node| node.disk().is_none()) => {
+                Some("no disk can be mounted here: that takes root")
+            }
+            Fault::CutRoutes if world.nodes.iter().all(|node| node.namespace().is_none()) => {
+                Some("no network namespace can be made here: that takes root and iproute2; the proxies cut instead")
+            }
+            _ => None,
+        }
+    }
 
     /// Hits the world, and answers once it is healed as far as that is up to us.
     pub async fn strike(self, world: &mut World, rng: &mut StdRng) -> anyhow::Result<()> {
@@ -103,8 +131,9 @@ impl Fault {
             Fault::PauseAgent => {
                 let index = rng.random_range(0..world.nodes.len());
                 world.nodes[index].signal(Signal::SIGSTOP)?;
-                let paused = Duration::from_millis(rng.random_range(500..14_000));
-                sleep(paused).await;
+                // Past the fence of serving jobs, and now and then until they are placed again elsewhere.
+                let longest_ms = if rng.random_bool(0.25) { 24_000 } else { 12_000 };
+                sleep(Duration::from_millis(rng.random_range(500..longest_ms))).await;
                 world.nodes[index].signal(Signal::SIGCONT)
             }
             Fault::PointDaemon => {
@@ -119,6 +148,11 @@ impl Fault {
             }
             Fault::PromoteSynchronous => promotion::promote(world, rng, true).await,
             Fault::PromoteLagging => promotion::promote(world, rng, false).await,
+            Fault::FullPostgres => hardware::fill_postgres(world, rng).await,
+            Fault::FullAgent => hardware::fill_agent(world, rng).await,
+            Fault::CutRoutes => hardware::cut_routes(world, rng).await,
+            Fault::Xid => service::fault_a_chip(world, rng).await,
+            Fault::Quarantine => service::quarantine_a_chip(world, rng).await,
             // Weather was dealt with above.
             _ => Ok(()),
         }

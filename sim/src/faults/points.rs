@@ -108,9 +108,9 @@ pub(super) async fn end_agent(world: &mut World, rng: &mut StdRng) -> anyhow::Re
     world.nodes[index].set_env(action(point, rng));
     world.tend()?;
     world.nodes[index].set_env(Vec::new());
-    let begun = Instant::now();
-    let mut met = false;
-    while !met && begun.elapsed() < REACH_MAX {
+    let (begun, mut met) = (Instant::now(), false);
+    let longest = if point.starts_with("ladder-") { REACH_MAX * 3 } else { REACH_MAX };
+    while !met && begun.elapsed() < longest {
         met = world.nodes[index].has_ended();
         sleep(Duration::from_millis(20)).await;
     }
@@ -121,8 +121,9 @@ pub(super) async fn end_agent(world: &mut World, rng: &mut StdRng) -> anyhow::Re
 
 /// The process ends at the point, the first time it comes there or a later one.
 fn action(point: &str, rng: &mut StdRng) -> Vec<(String, String)> {
-    // A life comes to the points of taking the lead once.
-    let passes = if point.starts_with("lead-") { 0 } else { rng.random_range(0..3) };
+    // A life comes to the points of taking the lead once, and to the rungs of the ladder seldom.
+    let is_seldom = point.starts_with("lead-") || point.starts_with("ladder-");
+    let passes = if is_seldom { 0 } else { rng.random_range(0..3) };
     let action = match passes {
         0 => format!("{point}=return"),
         passes => format!("{point}={passes}*off->return"),

@@ -26,6 +26,8 @@ pub struct FaultsReport {
     pub unasked_ends: u64,
     /// Their last words.
     pub unasked: Vec<String>,
+    /// Times the leader told at `/readyz` that the disk of the database was full.
+    pub full_told: u64,
     /// Jobs by how they ended.
     pub outcomes: BTreeMap<String, u64>,
     /// The checker's verdict.
@@ -54,6 +56,7 @@ impl FaultsReport {
             ),
             ("next grant after a fault", self.next_grant.to_string()),
             ("daemons ended unasked", self.unasked_ends.to_string()),
+            ("told that the disk is full", self.full_told.to_string()),
             ("acknowledged jobs", format!("{}, of these over: {}", verdict.acknowledged, outcomes)),
             (
                 "event log",

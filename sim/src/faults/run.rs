@@ -6,6 +6,7 @@ use super::fault::Fault;
 use super::load::{Answered, Clients, LIMIT, LIMITED};
 use super::promotion::Promotion;
 use super::report::FaultsReport;
+use super::service;
 use super::world::{VACATE_MS, World};
 use crate::audit::Entry;
 use crate::event_log;
@@ -48,6 +49,9 @@ pub struct FaultsArgs {
     /// Every kind of fault there is.
     #[arg(long, conflicts_with = "kinds")]
     pub all: bool,
+    /// One kind after the other, instead of any at random.
+    #[arg(long)]
+    pub in_turn: bool,
     /// Nodes.
     #[arg(long, default_value_t = 3)]
     pub nodes: usize,
@@ -78,6 +82,7 @@ impl Default for FaultsArgs {
             minutes: None,
             kinds: Vec::new(),
             all: false,
+            in_turn: false,
             nodes: 3,
             chips: 3,
             clients: 8,
@@ -88,6 +93,8 @@ impl Default for FaultsArgs {
         }
     }
 }
+
+const POINTS: [Fault; 2] = [Fault::PointDaemon, Fault::PointAgent];
 
 /// When a fault hit and when it was healed as far as that was up to us, milliseconds since 1970.
 type Strikes = Vec<(Fault, i64, i64)>;
@@ -124,6 +131,7 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let mut report = FaultsReport {
         machine: Machine::here(),
         seed: args.seed,
+        full_told: world.full_told,
         next_grant,
         unasked_ends: world.daemons.unasked().len() as u64,
         unasked: world.daemons.unasked().to_vec(),
@@ -148,10 +156,17 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
 /// Hits the world again and again, then tells the clients to stop.
 async fn hit(world: &mut World, args: &FaultsArgs, stop: &watch::Sender<bool>) -> anyhow::Result<Strikes> {
     let kinds = match args.kinds.as_slice() {
-        [] if args.all => <Fault as clap::ValueEnum>::value_variants().to_vec(),
+        // There are fifty points: they come up as often as three other faults.
+        [] if args.all => [<Fault as clap::ValueEnum>::value_variants(), &POINTS, &POINTS].concat(),
         [] => Fault::KILLS.to_vec(),
         kinds => kinds.to_vec(),
     };
+    let (kinds, impossible): (Vec<Fault>, Vec<Fault>) =
+        kinds.into_iter().partition(|fault| fault.is_impossible(world).is_none());
+    for fault in impossible {
+        eprintln!("skipped: {fault:?} ({})", fault.is_impossible(world).unwrap_or_default());
+    }
+    anyhow::ensure!(!kinds.is_empty(), "none of these faults is possible here");
     let (mut rng, mut strikes) = (StdRng::seed_from_u64(args.seed), Strikes::new());
     let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let progress = Progress::start("faults", args.faults);
@@ -160,7 +175,10 @@ async fn hit(world: &mut World, args: &FaultsArgs, stop: &watch::Sender<bool>) -
         if until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        let fault = kinds[rng.random_range(0..kinds.len())];
+        let fault = match args.in_turn {
+            true => kinds[(number - 1) as usize % kinds.len()],
+            false => kinds[rng.random_range(0..kinds.len())],
+        };
         let begun = wall_ms();
         fault.strike(world, &mut rng).await.with_context(|| format!("{fault:?}"))?;
         strikes.push((fault, begun, wall_ms()));
@@ -195,6 +213,7 @@ async fn settle(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
                 scheduler.cancel(*job).await.context("cancel a job whose end was forgotten")?;
             }
         }
+        service::bring_back(world).await?;
         let mut still = Vec::new();
         for job in open {
             match scheduler.client().job(job).await {

@@ -3,13 +3,17 @@
 use super::findings::{Findings, Invariant};
 use super::runs::Run;
 use super::{History, Proof};
-use chiptide_model::{Event, JobId, LeaseId, Next, NodeId, Outcome, Placement};
+use crate::faults::canary::STUCK;
+use chiptide_model::{Cause, Event, JobId, LeaseId, Next, NodeId, Outcome, Placement};
 use std::collections::BTreeMap;
 
 /// Moments of the log and of canaries are read from one clock, but rounded each for itself.
 const ROUNDING_MS: i64 = 2;
 /// What a quarantine may come later than its bound: the daemon's own tick and a restart.
 const LATE_MS: i64 = 10_000;
+
+/// How long the driver lists a canary that is stuck in it.
+const STUCK_MS: i64 = STUCK.as_millis() as i64;
 
 /// A grant, and what became of it.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ struct Granted {
     at_ms: i64,
     placements: Vec<Placement>,
     vacated: BTreeMap<String, i64>,
+    /// When it was called over because its nodes must have ended it by themselves.
+    lost_ms: Option<i64>,
 }
 
 /// A chip whose lease has ended and that is not proven vacant: since when that has been up to its node.
@@ -67,13 +73,18 @@ impl Ledger {
             Event::JobEnded { job, outcome } => self.set(*job, word(outcome)),
             Event::LeaseGranted { lease, job, placements, .. } => {
                 let (job, placements) = (*job, placements.clone());
-                let granted = Granted { job, at_ms, placements, vacated: BTreeMap::new() };
+                let granted = Granted { job, at_ms, placements, vacated: BTreeMap::new(), lost_ms: None };
                 self.grants.insert(lease.to_string(), granted);
                 self.set(job, "leased");
                 self.is_within_limit(at_ms, job, history, findings);
             }
             Event::LeaseRevoked { lease, .. } => self.set_of(*lease, "preempting"),
-            Event::LeaseEnded { lease, next, .. } => self.ended(at_ms, *lease, next),
+            Event::LeaseEnded { lease, cause, next } => {
+                if let (Cause::NodeLost { .. }, Some(granted)) = (cause, self.grants.get_mut(&lease.to_string())) {
+                    granted.lost_ms = Some(at_ms);
+                }
+                self.ended(at_ms, *lease, next);
+            }
             Event::ChipVacated { chip, lease, .. } => {
                 if let Some(granted) = self.grants.get_mut(&lease.to_string()) {
                     granted.vacated.insert(chip.to_string(), at_ms);
@@ -89,7 +100,13 @@ impl Ledger {
     fn take_forgotten(&mut self, at_ms: i64, event: &Event) {
         match event {
             Event::LeaseGranted { lease, job, placements, .. } => {
-                let granted = Granted { job: *job, at_ms, placements: placements.clone(), vacated: BTreeMap::new() };
+                let granted = Granted {
+                    job: *job,
+                    at_ms,
+                    placements: placements.clone(),
+                    vacated: BTreeMap::new(),
+                    lost_ms: None,
+                };
                 self.grants.entry(lease.to_string()).or_insert(granted);
             }
             Event::ChipVacated { chip, lease, .. } => {
@@ -188,6 +205,17 @@ impl Ledger {
                 let detail = format!("chip {chip}: lease {} still ran after it was proven vacant", run.lease);
                 findings.add(Invariant::I2, (*vacated, run.to_ms), detail);
             }
+        }
+        if let (true, Some(chip)) = (run.is_stuck, run.chips.first())
+            && let Some(vacated) = granted.vacated.get(chip)
+            && *vacated < run.to_ms + STUCK_MS
+        {
+            let detail = format!("chip {chip} was proven vacant while the driver listed pid {}", run.pid);
+            findings.add(Invariant::I2, (run.to_ms, *vacated), detail);
+        }
+        if let Some(lost) = granted.lost_ms.filter(|lost| run.to_ms > *lost + ROUNDING_MS) {
+            let detail = format!("lease {} still ran when its job was placed again: its node is lost", run.lease);
+            findings.add(Invariant::I2, (lost, run.to_ms), detail);
         }
         if run.from_ms + ROUNDING_MS < granted.at_ms {
             let detail = format!("lease {} ran before it was granted", run.lease);
