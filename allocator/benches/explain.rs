@@ -86,6 +86,7 @@ fn running(id: usize, n: usize, first: usize, chips: usize) -> (Job, Lease) {
         state: LeaseState::Active,
         confirmed: Default::default(),
         extended: false,
+        policy_version: 1,
     };
     (waiting(id, spec(id % 7, 600, 1, chips, 0), Some(lease.id)), lease)
 }

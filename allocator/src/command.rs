@@ -16,6 +16,19 @@ pub struct NewJob {
     pub spec: Arc<JobSpec>,
 }
 
+/// A policy to be put in force, by whom, and why.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PolicyChange {
+    /// The policy; its version is set to the one after that in force.
+    pub policy: Policy,
+    /// The version it must follow; `None` takes any.
+    pub after: Option<u64>,
+    /// Who changes it.
+    pub author: String,
+    /// Why, in their words; may be empty.
+    pub reason: String,
+}
+
 /// A request to change the cluster.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Command {
@@ -24,8 +37,10 @@ pub enum Command {
         /// The leader's epoch.
         epoch: u64,
     },
-    /// Puts a policy in force.
+    /// Puts a policy in force, whatever is in force now.
     ApplyPolicy(Policy),
+    /// Puts a policy in force after the one that its author has seen.
+    ChangePolicy(Box<PolicyChange>),
     /// Accepts jobs, all or none.
     Submit(Vec<NewJob>),
     /// Ends a job that is not over.
@@ -161,6 +176,15 @@ pub enum Ack {
     Chip(ChipId),
     /// The node was registered under this session.
     Registered(SessionId),
+    /// Another policy came into force.
+    Policy {
+        /// The one that was in force before.
+        before: Box<Policy>,
+        /// Who changed it.
+        author: String,
+        /// Why.
+        reason: String,
+    },
     /// Done.
     Done,
 }
@@ -182,6 +206,11 @@ pub enum Refusal {
     NoExtension,
     /// A job with this id exists.
     DuplicateJob(JobId),
+    /// Another policy came into force since the one that the author has seen.
+    PolicyChanged {
+        /// The version in force.
+        in_force: u64,
+    },
     /// The whole fleet, empty, could not hold the job, and it asked to be refused then.
     NeverFits {
         /// Index of the job in the call.

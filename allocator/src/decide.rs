@@ -2,11 +2,11 @@
 
 use crate::apply::Unfounded;
 use crate::cluster::Cluster;
-use crate::command::{Ack, Command, NewJob, Refusal};
+use crate::command::{Ack, Command, NewJob, PolicyChange, Refusal};
 use crate::draft::{Draft, after};
 use crate::{elastic, expire, node_loss, place, promise, register, report, reservations, serve};
 use chiptide_model::{
-    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Millis, Next, NodeId, Outcome, ReplicaEnd,
+    Cause, ClaimDrop, Event, JobId, Lease, LeaseId, LeaseState, Millis, Next, NodeId, Outcome, Policy, ReplicaEnd,
     ReservationDrop, Timestamp, Unfit, Verdict,
 };
 
@@ -54,11 +54,10 @@ impl Draft<'_> {
                 Ok(Ack::Done)
             }
             Command::ApplyPolicy(policy) => {
-                let before = self.cluster.policy.clone();
-                self.emit(Event::PolicyApplied { policy });
-                reservations::policy_changed(self, &before);
+                self.apply_policy(policy, String::new(), String::new());
                 Ok(Ack::Done)
             }
+            Command::ChangePolicy(change) => self.change_policy(*change),
             Command::Submit(jobs) => self.submit(jobs),
             Command::Cancel(job) => self.end(job, Cause::Cancelled, Outcome::Cancelled),
             Command::Done(job, outcome) => self.end(job, Cause::Done, outcome),
@@ -86,6 +85,29 @@ impl Draft<'_> {
             }
             Command::Nothing => Ok(Ack::Done),
         }
+    }
+
+    /// Answers the policy that was in force before.
+    fn apply_policy(&mut self, policy: Policy, author: String, reason: String) -> Policy {
+        let before = self.cluster.policy.clone();
+        self.emit(Event::PolicyApplied { policy, author, reason });
+        reservations::policy_changed(self, &before);
+        before
+    }
+
+    fn change_policy(&mut self, change: PolicyChange) -> Result<Ack, Refusal> {
+        let PolicyChange { policy, after, author, reason } = change;
+        let in_force = self.cluster.policy.version;
+        if after.is_some_and(|seen| seen != in_force) {
+            return Err(Refusal::PolicyChanged { in_force });
+        }
+        let same = Policy { version: in_force, ..policy.clone() };
+        if same == self.cluster.policy && in_force > 0 {
+            return Ok(Ack::Policy { before: Box::new(same), author, reason });
+        }
+        let policy = Policy { version: in_force + 1, ..policy };
+        let before = self.apply_policy(policy, author.clone(), reason.clone());
+        Ok(Ack::Policy { before: Box::new(before), author, reason })
     }
 
     fn submit(&mut self, jobs: Vec<NewJob>) -> Result<Ack, Refusal> {

@@ -1,6 +1,7 @@
 //! A thin typed client. It adds a bearer token, reads problem answers, and never repeats a call that may have been heard.
 //! Given several daemons, it stays with one for as long as that answers.
 
+use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
 use crate::chip::{ChipView, ServiceBody};
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
@@ -277,6 +278,26 @@ impl Client {
         let mut query = vec![("session", session.to_string()), ("wait", wait.to_string())];
         query.extend(after.map(|after| ("after", after.to_owned())));
         self.get(&format!("/v1/nodes/{node}/orders"), &query).await
+    }
+
+    /// Who this client is to the daemon.
+    pub async fn whoami(&self) -> Result<WhoamiView, ClientError> {
+        self.get("/v1/whoami", &()).await
+    }
+
+    /// Makes a token. Its secret is in the answer and nowhere else.
+    pub async fn create_token(&self, body: &TokenBody) -> Result<NewTokenView, ClientError> {
+        self.send(self.request(Method::POST, "/v1/tokens").json(body)).await
+    }
+
+    /// One page of tokens.
+    pub async fn tokens(&self, filters: &[(&str, String)]) -> Result<Page<TokenView>, ClientError> {
+        self.get("/v1/tokens", filters).await
+    }
+
+    /// Revokes a token.
+    pub async fn revoke_token(&self, id: &str) -> Result<TokenView, ClientError> {
+        self.send(self.request(Method::DELETE, &format!("/v1/tokens/{id}"))).await
     }
 
     /// Whether the daemon is ready to serve.

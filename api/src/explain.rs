@@ -254,6 +254,9 @@ pub struct EvictionView {
     /// Whether only an extra replica went, so that the job ran on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub extra: bool,
+    /// Version of the policy it was decided under; absent where that was not recorded yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<u64>,
     /// When notice was given, or the lease was lost.
     pub at: DateTime<Utc>,
     /// By when it had to leave.

@@ -42,7 +42,7 @@ impl JobBody {
         if demand == ChipDemand::Chips(0) && self.cpu_milli == 0 && self.memory_mib == 0 {
             return Err(Invalid::new("invalid_field", "chips", "0 only with cpu_milli or memory_mib"));
         }
-        let grace = self.grace.unwrap_or(Millis::from_secs(30));
+        let grace = self.grace.or(defaults.grace).unwrap_or(Millis::from_secs(30));
         if grace > policy.bounds.grace_max {
             return Err(Invalid::new("out_of_range", "grace", format!("at most {}", policy.bounds.grace_max)));
         }

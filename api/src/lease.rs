@@ -50,6 +50,9 @@ pub struct LeaseView {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<DateTime<Utc>>,
+    /// Version of the policy it was granted under; absent where that was not recorded yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<u64>,
     /// Where each replica runs.
     pub placements: Vec<PlacementView>,
 }
@@ -167,6 +170,7 @@ impl LeaseView {
             expires_at: lease.expires_at.map(to_utc),
             ends_at: lease.ends_at.map(to_utc),
             ended_at: ended_at.map(to_utc),
+            policy_version: (lease.policy_version > 0).then_some(lease.policy_version),
             placements: lease.placements.iter().map(PlacementView::of).collect(),
         }
     }

@@ -3,6 +3,7 @@
 //! Requests and answers are separate types. A request refuses unknown fields by name; turning one into the model
 //! (`JobBody::into_spec`) says which field is at fault. This crate never decides and never touches the database.
 
+pub mod access;
 pub mod chip;
 pub mod client;
 pub mod explain;
@@ -13,6 +14,8 @@ pub mod lease;
 pub mod logs;
 pub mod node;
 pub mod page;
+pub mod policy;
+pub mod policy_document;
 pub mod problem;
 pub mod queue;
 pub mod reason;

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and nothing of what it does.
 
+use chiptide_api::access::Role;
 use chiptide_model::Millis;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -65,6 +66,11 @@ pub(crate) enum Command {
     /// See chips
     #[command(subcommand)]
     Chip(Chip),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Show who you are to the daemon, and what you may do
+    Whoami,
     /// Run a cluster on this machine until Ctrl-C
     Up(Up),
     /// Print a completion script for a shell
@@ -279,6 +285,38 @@ pub(crate) enum Chip {
         /// Why
         #[arg(long)]
         reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it; its secret is shown this once
+    Create {
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// `admin`, `operator`, `scheduler`, `viewer` or `agent`
+        #[arg(long)]
+        role: Role,
+        /// For a scheduler: a queue it may use, with those below; may be repeated
+        #[arg(long = "queue", value_name = "QUEUE")]
+        queues: Vec<String>,
+        /// For an agent: its node
+        #[arg(long)]
+        node: Option<String>,
+        /// After how long it is void, e.g. `90d` [default: never]
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Millis>,
+    },
+    /// List tokens, without their secrets
+    List {
+        #[command(flatten)]
+        pages: Pages,
+    },
+    /// Revoke a token
+    Revoke {
+        /// Its id: what stands between `chiptide_` and the secret
+        id: String,
     },
 }
 

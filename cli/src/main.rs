@@ -16,6 +16,7 @@ mod output;
 mod places;
 mod show;
 mod span;
+mod token;
 mod up;
 mod wait;
 
@@ -54,6 +55,8 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Lease(command) => lease::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Node(command) => list::node(command, &connect::client(&args.daemon)?, out).await,
         Command::Chip(command) => list::chip(command, &connect::client(&args.daemon)?, out).await,
+        Command::Token(command) => token::run(command, &connect::client(&args.daemon)?, out).await,
+        Command::Whoami => token::whoami(&connect::client(&args.daemon)?, out).await,
         Command::Up(up) => up::run(&up).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "chiptide", &mut std::io::stdout());

@@ -1,5 +1,6 @@
 //! What people see of jobs, leases, nodes and chips.
 
+mod access;
 mod chip;
 mod explain;
 mod job;
@@ -7,6 +8,7 @@ mod lease;
 mod node;
 mod queue;
 
+pub(crate) use access::{tokens, whoami};
 pub(crate) use chip::{chip, chips};
 pub(crate) use explain::explanation;
 pub(crate) use job::{job, jobs, line as job_line, why};

@@ -1,16 +1,18 @@
 //! What a handler is given.
 
+use crate::access::Tokens;
+use crate::access::pace::Rate;
 use crate::admission::Admission;
-use crate::auth::Tokens;
 use crate::forwarding::Forwarder;
 use crate::renewals::Renewals;
 use crate::rounds::Rounds;
 use crate::routes::problem::Refused;
+use crate::routes::rules::Rules;
 use crate::shared::Shared;
 use crate::store::{self, Store, StoreError};
 use sqlx::PgPool;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a handler is given.
 #[derive(Clone, Debug)]
@@ -29,6 +31,14 @@ pub struct App {
     pub body_limit: Duration,
     /// Who may come in.
     pub tokens: Arc<Tokens>,
+    /// Which right each route takes.
+    pub rules: Arc<Rules>,
+    /// How fast one caller may come.
+    pub rate: Rate,
+    /// Whether metrics are read without a token.
+    pub anonymous_metrics: bool,
+    /// When the daemon started: what rates count from.
+    pub started: Instant,
     /// The way to the leader.
     pub forwarder: Forwarder,
 }

@@ -63,6 +63,8 @@ pub struct Config {
     pub round_queue: usize,
     /// How many requests of each kind may be under way.
     pub admission: Admission,
+    /// Who may come how fast, and what is open.
+    pub access: Access,
     /// What Postgres is given.
     pub database: Database,
     /// What is logged, and how.
@@ -99,6 +101,18 @@ pub struct Admission {
     /// How long a client may take to send a body.
     #[serde(with = "span")]
     pub body_limit: Duration,
+}
+
+/// Who may come how fast, and what is open to all.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// Requests of one token a second, on average; 0 for no limit.
+    pub requests_per_second: u32,
+    /// Requests of one token at once.
+    pub burst: u32,
+    /// Whether `/metrics` needs no token.
+    pub anonymous_metrics: bool,
 }
 
 /// How long Postgres is given, and how many connections it gives us.

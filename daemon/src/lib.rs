@@ -3,9 +3,10 @@
 //!
 //! This crate decides nothing: that is `chiptide-allocator`.
 
+pub mod access;
 pub mod admission;
 pub mod app;
-pub mod auth;
+
 pub mod clock;
 pub mod config;
 pub mod doors;
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod opening;
 pub mod orders;
 pub mod own_postgres;
+pub mod policy_document;
 pub mod policy_file;
 pub mod render;
 pub mod renewals;

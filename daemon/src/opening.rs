@@ -2,7 +2,7 @@
 //! or not fit is waited for, in a state that `/readyz` tells, and not a reason to end: whoever starts us again would meet
 //! the same.
 
-use crate::auth::Tokens;
+use crate::access::Tokens;
 use crate::health::Witness;
 use crate::shared::Shared;
 use crate::store::trouble::Trouble;

@@ -1,7 +1,8 @@
 //! The policy as a file (YAML or JSON): what an admin decides, read at start. Parts that are left out are as in a new
 //! cluster. A file that is wrong is refused whole, with the line and the field at fault, before anything is led.
 
-use anyhow::{Context, bail};
+use crate::policy_document;
+use anyhow::Context;
 use chiptide_model::Policy;
 use std::path::Path;
 
@@ -12,30 +13,10 @@ pub fn read(path: &Path) -> anyhow::Result<Policy> {
 }
 
 fn parse(text: &str) -> anyhow::Result<Policy> {
-    let mut field = String::new();
-    let parsed = serde_saphyr::with_deserializer_from_str(text, |reader| {
-        serde_path_to_error::deserialize::<_, Policy>(reader).map_err(|error| {
-            field = error.path().to_string();
-            error.into_inner()
-        })
-    });
-    let policy = parsed.map_err(|error| {
-        let said = error.to_string();
-        let first = said.lines().next().unwrap_or_default().trim().to_owned();
-        let place = error.location().map(|at| format!("line {}, column {}, ", at.line(), at.column()));
-        anyhow::anyhow!("{}field {field}: {first}", place.unwrap_or_default())
-    })?;
-    let faults: Vec<String> = policy.faults().iter().map(|fault| format!("field {fault}")).collect();
-    if !faults.is_empty() {
-        bail!("{}", faults.join("; "));
-    }
-    Ok(policy)
-}
-
-/// The file's policy as the next version of the one in force; `None` if it says the same.
-pub fn next_version(file: &Policy, in_force: &Policy) -> Option<Policy> {
-    let same = Policy { version: in_force.version, ..file.clone() };
-    (same != *in_force).then(|| Policy { version: in_force.version + 1, ..same })
+    policy_document::parse(text).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", faults.join("; "))
+    })
 }
 
 #[cfg(test)]
@@ -70,15 +51,6 @@ mod tests {
         let parent = fault("queues:\n  ads: {parent: nowhere}\n");
         assert!(parent.contains("queues.ads.parent"), "{parent}");
         assert!(!fault("queues: [").is_empty());
-    }
-
-    #[test]
-    fn a_policy_that_says_the_same_is_no_new_version() {
-        let in_force = Policy { version: 7, ..Policy::default() };
-        assert_eq!(next_version(&Policy::default(), &in_force), None);
-        let mut other = Policy::default();
-        other.queues.insert("ads".into(), Default::default());
-        assert_eq!(next_version(&other, &in_force).map(|policy| policy.version), Some(8));
     }
 
     #[test]

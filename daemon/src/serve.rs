@@ -1,8 +1,9 @@
 //! The daemon's life: open the store, serve, stand by and lead in turns, drain.
 
+use crate::access::pace::Rate;
+use crate::access::{Tokens, keeping};
 use crate::admission::Admission;
 use crate::app::App;
-use crate::auth::Tokens;
 use crate::config::{self, Config};
 use crate::doors::Doors;
 use crate::forwarding::Forwarder;
@@ -46,6 +47,7 @@ pub async fn run(
         true => None,
         false => Some(policy_file::read(&config.policy_file)?),
     };
+    warn_if_open(&config);
     let listener = TcpListener::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
     listener.set_nonblocking(true).context("set up the listener")?;
     let address = listener.local_addr().context("read the listener's address")?;
@@ -64,6 +66,10 @@ pub async fn run(
         admission: Arc::new(Admission::new(&config.admission)),
         body_limit: config.admission.body_limit,
         tokens: tokens.clone(),
+        rules: Arc::default(),
+        rate: Rate::new(config.access.requests_per_second, config.access.burst),
+        anonymous_metrics: config.access.anonymous_metrics,
+        started: std::time::Instant::now(),
         forwarder: forwarder.clone(),
     };
     let handle = axum_server::Handle::new();
@@ -79,10 +85,11 @@ pub async fn run(
         () = stop.cancelled() => return Ok(()),
     }
     let file = Some(config.admin_token_file.as_path()).filter(|file| !file.as_os_str().is_empty());
-    if let Some(token) = tokens.ensure_admin(&store, file).await? {
+    if let Some(token) = tokens.ensure_admin(&store, file, shared.now()).await? {
         announce(&token, file);
     }
     let watch = tokio::spawn(store_watch::watch(store.clone(), shared.clone(), stop.clone()));
+    let keeping = tokio::spawn(keeping::keep(tokens, store.clone(), stop.clone()));
     let renewing = tokio::spawn(asked.answer(store.renewals.clone(), store.instance(), shared.role.clone()));
     let turns = Turns { shared: shared.clone(), store: store.clone(), rounds, forwarder, base, url, data_dir };
     let ended = turns.take(policy, &stop).await;
@@ -93,12 +100,23 @@ pub async fn run(
     server.await.context("join the server")?.context("serve")?;
     renewing.abort();
     watch.await.context("join the store's watch")?;
+    keeping.await.context("join the keeping of tokens")?;
     if let Some(term) = ended? {
         term.resign().await?;
     }
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tokens that travel unencrypted can be read on the way.
+fn warn_if_open(config: &Config) {
+    if !config.listen.ip().is_loopback() {
+        tracing::warn!(
+            listen = %config.listen,
+            "serving beyond this machine without TLS: whoever is on the way can read tokens and act by them"
+        );
+    }
 }
 
 fn announce(token: &str, file: Option<&Path>) {

@@ -52,6 +52,12 @@ pub enum Event {
     PolicyApplied {
         /// The whole policy.
         policy: Policy,
+        /// Who put it in force: the public part of a token, or a word for the daemon itself.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        author: String,
+        /// Why, in their words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
     /// A node registered: a new session, and everything it has.
     NodeRegistered {

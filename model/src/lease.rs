@@ -160,6 +160,8 @@ pub struct Lease {
     pub confirmed: BTreeSet<NodeId>,
     /// Whether its holder has had the one extension that a notice allows.
     pub extended: bool,
+    /// Version of the policy it was granted under; 0 where that was not recorded yet.
+    pub policy_version: u64,
 }
 
 impl Lease {

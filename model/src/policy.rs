@@ -19,6 +19,9 @@ pub struct PriorityClass {
     pub value: i32,
     /// Whether jobs of the class may be preempted unless they say otherwise.
     pub preemptible: bool,
+    /// `grace` of its jobs that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Millis>,
     /// `min_runtime` of its jobs that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_runtime: Option<Millis>,
@@ -106,7 +109,7 @@ fn par() -> u32 {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Counts up with every change.
+    /// Counts up with every change, from 1; 0 where it has not been in force.
     pub version: u64,
     /// Queues a job may name (those without queues below them), by name.
     #[serde(deserialize_with = "read_queues")]
@@ -142,7 +145,7 @@ impl Default for Policy {
     fn default() -> Self {
         let class = |value, preemptible| PriorityClass { value, preemptible, ..PriorityClass::default() };
         Policy {
-            version: 1,
+            version: 0,
             queues: ["default", "training", "inference"].map(|name| (name.to_owned(), QueuePolicy::default())).into(),
             priority_classes: [
                 ("best-effort", class(100, true)),

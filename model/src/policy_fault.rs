@@ -41,6 +41,15 @@ impl Policy {
         for (name, queue) in &self.queues {
             queue_faults(&self.queues, name, queue, &mut faults);
         }
+        if self.priority_classes.is_empty() {
+            faults.push(fault("priority_classes", "at least one class is needed"));
+        }
+        for (name, class) in &self.priority_classes {
+            if class.grace.is_some_and(|grace| grace > self.bounds.grace_max) {
+                let problem = format!("at most {}, which is bounds.grace_max", self.bounds.grace_max);
+                faults.push(fault(&format!("priority_classes.{name}.grace"), problem));
+            }
+        }
         for (class, known) in &self.device_classes {
             if !(1..=1_000_000).contains(&known.speed_permille) {
                 faults.push(fault(&format!("device_classes.{class}.speed_permille"), "between 1 and 1,000,000"));

@@ -61,6 +61,10 @@ pub struct QueuePolicy {
     /// How often jobs of this queue may be preempted in all. Reclaim is not bound by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preemption_budget: Option<PreemptionBudget>,
+    /// Who may use it and the queues below it although their token does not name it: ids of tokens, or `oidc:` and a
+    /// subject.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub submitters: Vec<String>,
 }
 
 fn one() -> u32 {
@@ -76,6 +80,7 @@ impl Default for QueuePolicy {
             limit: Quota::default(),
             weight: 1,
             preemption_budget: None,
+            submitters: Vec::new(),
         }
     }
 }

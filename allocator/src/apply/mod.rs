@@ -40,7 +40,7 @@ impl Cluster {
         self.ripen(at);
         let applied = match event {
             Event::LeaderTookOver { epoch } => self.on_took_over(at, *epoch),
-            Event::PolicyApplied { policy } => self.on_policy(at, policy),
+            Event::PolicyApplied { policy, .. } => self.on_policy(at, policy),
             Event::NodeRegistered { node, session, boot_id, facts, chips } => {
                 let fresh = Node {
                     id: node.clone(),
@@ -110,6 +110,7 @@ impl Cluster {
                     state: LeaseState::Active,
                     confirmed: BTreeSet::new(),
                     extended: false,
+                    policy_version: self.policy.version,
                 })
             }
             Event::LeaseConfirmed { lease, node } => self.change_lease(*lease, |lease| {

@@ -202,6 +202,7 @@ fn eviction(told: &Eviction, for_whom: Option<&EvictedFor>) -> EvictionView {
         lease: told.lease.0,
         attempt: told.attempt,
         extra: told.extra,
+        policy_version: (told.policy_version > 0).then_some(told.policy_version),
         at: to_utc(told.at),
         deadline: to_utc(told.deadline),
         cause: told.cause.clone(),

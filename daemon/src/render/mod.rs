@@ -2,11 +2,13 @@
 
 mod eviction;
 mod explain;
+mod policy;
 mod queues;
 mod runs;
 
 pub use eviction::{eviction, steps};
 pub use explain::explanation;
+pub use policy::{policy_applied, policy_changed, policy_version, policy_view};
 pub use queues::queues;
 pub use runs::{run_ended, run_now};
 

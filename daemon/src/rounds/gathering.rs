@@ -147,6 +147,9 @@ fn render_answer(explainer: &mut Explainer<'_>, shared: &Shared, answer: &Result
             Some(chip) => Answer::json(200, &render::chip(&draft.fleet.nodes[chip.node], chip, &shared.telemetry)),
             None => Refused::internal("a changed chip is not there").answer(),
         },
+        Ok(Ack::Policy { before, author, reason }) => {
+            Answer::json(200, &render::policy_applied(draft, before, author, reason))
+        }
         Ok(Ack::Registered(session)) => Answer::json(200, &shared.registered(*session)),
         Ok(Ack::Done) => Answer { status: 200, body: "{}".into(), replayed: false },
     }

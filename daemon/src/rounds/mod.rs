@@ -1,5 +1,6 @@
 //! The round loop: the only writer. Commands gather while a commit is in flight, so load makes batches, not queues.
 
+mod first_policy;
 mod gathering;
 mod lanes;
 mod recovery;

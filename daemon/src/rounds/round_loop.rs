@@ -4,6 +4,7 @@
 //! order; an answer leaves after the commit of its round. If a commit fails, both are dropped and the cluster is read
 //! anew.
 
+use super::first_policy::first_policy;
 use super::gathering::{Closed, Gathering, Keys};
 use super::recovery::{self, Recovered, Unsettled};
 use super::replaced::{self, Sighting};
@@ -11,7 +12,6 @@ use super::{Entry, Lanes};
 use crate::fault_point;
 use crate::health::Witness;
 use crate::metrics;
-use crate::policy_file;
 use crate::routes::problem::{Answer, Refused};
 use crate::shared::Shared;
 use crate::store::idempotency_keys::{self, Key, Recorded};
@@ -102,17 +102,14 @@ impl RoundLoop {
             held_back: VecDeque::new(),
             to_note: None,
         };
-        let policy = match policy {
-            policy if lead.draft.seq == 0 => Some(Policy { version: 1, ..policy.unwrap_or_default() }),
-            Some(file) => policy_file::next_version(&file, &lead.draft.policy),
-            None => None,
-        };
-        if let Some(policy) = &policy {
-            tracing::info!(policy.version, queues = policy.queues.len(), "put a policy in force");
+        let change = first_policy(&lead.draft, &lead.store, policy).await.context("read the policies")?;
+        if let Some(change) = &change {
+            tracing::info!(author = change.author, queues = change.policy.queues.len(), "put a policy in force");
         }
+        let policy = change.map(|change| Command::ChangePolicy(Box::new(change)));
         let sighting = replaced::look(&lead.store).await.context("read which database this is")?;
         let replaced = lead.heed(sighting);
-        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), replaced, policy.map(Command::ApplyPolicy)];
+        let first = [Some(Command::TakeOver { epoch: leadership.epoch }), replaced, policy];
         lead.decide(first.into_iter().flatten().map(own).collect())?;
         let closed = lead.close();
         fault_point::reach("lead-before-first-round");

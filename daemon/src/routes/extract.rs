@@ -2,7 +2,7 @@
 
 use super::BODY_MAX;
 use super::problem::Refused;
-use crate::auth::Principal;
+use crate::access::Who;
 use crate::store::idempotency_keys::Key;
 use axum::body::{BodyDataStream, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -115,6 +115,14 @@ where
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = Refused;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Who, Refused> {
+        // Every route but those open to all is behind the layer that puts it there.
+        parts.extensions.get::<Who>().cloned().ok_or_else(Refused::unauthorized)
+    }
+}
+
 /// What makes a mutating request repeatable.
 #[derive(Debug)]
 pub(super) struct Mutation {
@@ -138,7 +146,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
                 Some(key.to_owned())
             }
         };
-        let principal = parts.extensions.get::<Principal>().map(|principal| principal.0.clone()).unwrap_or_default();
+        let principal = parts.extensions.get::<Who>().map(|who| who.0.id.clone()).unwrap_or_default();
         Ok(Mutation { principal, key, method: parts.method.clone(), uri: parts.uri.clone() })
     }
 }

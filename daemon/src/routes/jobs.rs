@@ -2,6 +2,7 @@
 
 use super::extract::{Body, Id, Mutation, Params, Raw, json_bytes, limit_of, list_of, wait_of};
 use super::problem::{Answer, Refused};
+use crate::access::Who;
 use crate::app::App;
 use crate::render;
 use crate::store::jobs::{self, JobFilter};
@@ -32,7 +33,12 @@ use uuid::Uuid;
         (status = 202, description = "Every job was accepted; at least one waits.", content((JobView = "application/json"), (CreatedView = "application/json"))),
         (status = "4XX", description = "Nothing was accepted.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Cannot be served now; try again with the same key.", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn create(State(app): State<App>, mutation: Mutation, request: Request) -> Result<Answer, Refused> {
+pub(super) async fn create(
+    State(app): State<App>,
+    who: Who,
+    mutation: Mutation,
+    request: Request,
+) -> Result<Answer, Refused> {
     let raw = json_bytes(request, &app).await?;
     let many = raw.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let bodies: Vec<JobBody> = if many {
@@ -47,6 +53,7 @@ pub(super) async fn create(State(app): State<App>, mutation: Mutation, request: 
     let policy = app.shared.cluster().policy.clone();
     let jobs = bodies.into_iter().enumerate().map(|(index, body)| new_job(body, &policy, many.then_some(index)));
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
+    keep_to_queues(&who, &policy, &jobs, many)?;
     app.rounds.submit(Command::Submit(jobs), many, mutation.key(&raw)).await
 }
 
@@ -58,6 +65,15 @@ fn new_job(body: JobBody, policy: &Policy, index: Option<usize>) -> Result<NewJo
         })
     })?;
     Ok(NewJob { id: JobId(Uuid::now_v7()), spec: Arc::new(spec) })
+}
+
+/// Refuses jobs of a queue that is not the caller's.
+fn keep_to_queues(who: &Who, policy: &Policy, jobs: &[NewJob], many: bool) -> Result<(), Refused> {
+    let foreign = jobs.iter().position(|job| !who.0.has_queue(policy, &job.spec.queue));
+    foreign.map_or(Ok(()), |index| {
+        let field = if many { format!("[{index}].queue") } else { "queue".to_owned() };
+        Err(Refused::not_its_queue(&jobs[index].spec.queue, field))
+    })
 }
 
 /// How to wait for a job.
@@ -166,10 +182,11 @@ const STATES: [&str; 7] = ["pending", "leased", "running", "preempting", "succee
         (status = "4XX", description = "A parameter is not valid.", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(app): State<App>,
+    who: Who,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<JobView>>, Refused> {
     let limit = limit_of(params.limit)?;
-    let filter = filter(params, limit)?;
+    let filter = JobFilter { queues: who.0.queues_in(&app.shared.cluster().policy), ..filter(params, limit)? };
     let mut found = app.tables(async |tables| jobs::list(tables, &filter).await).await?;
     let more = found.len() > limit;
     found.truncate(limit);
@@ -200,6 +217,7 @@ fn filter(params: ListParams, limit: usize) -> Result<JobFilter, Refused> {
     Ok(JobFilter {
         states,
         queue: params.queue,
+        queues: None,
         kind: params.kind,
         name: params.name,
         labels,

@@ -2,6 +2,7 @@
 
 use super::extract::{Body, Id, Mutation, Params, Raw, limit_of, list_of};
 use super::problem::{Answer, Refused};
+use crate::access::Who;
 use crate::app::App;
 use crate::render;
 use crate::store::eviction_steps;
@@ -65,6 +66,7 @@ pub(super) struct ListParams {
         (status = "4XX", description = "A parameter is not valid.", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(app): State<App>,
+    who: Who,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<LeaseView>>, Refused> {
     let limit = limit_of(params.limit)?;
@@ -74,7 +76,8 @@ pub(super) async fn list(
         return Err(Refused::invalid_parameter("state", detail));
     }
     let before = params.cursor.as_deref().map(cursor).transpose()?;
-    let filter = LeaseFilter { states, job: params.job, before, limit: limit as i64 + 1 };
+    let queues = who.0.queues_in(&app.shared.cluster().policy);
+    let filter = LeaseFilter { states, job: params.job, queues, before, limit: limit as i64 + 1 };
     let mut found = app.tables(async |tables| leases::list(tables, &filter).await).await?;
     let more = found.len() > limit;
     found.truncate(limit);

@@ -161,7 +161,7 @@ async fn find(app: &App, id: JobId, params: &LogParams) -> Result<Result<(Uuid, 
         }
     }
     let states = ["active", "revoking", "ended"].map(str::to_owned).to_vec();
-    let filter = LeaseFilter { states, job: Some(id.0), before: None, limit: LEASES_MAX };
+    let filter = LeaseFilter { states, job: Some(id.0), queues: None, before: None, limit: LEASES_MAX };
     let known = app.tables(async |tables| leases::list(tables, &filter).await).await?;
     match known.iter().filter(|lease| of_attempt(lease)).find_map(on) {
         Some(found) => Ok(Ok(found)),

@@ -3,19 +3,22 @@
 mod chips;
 mod explain;
 mod extract;
+mod guard;
 mod health;
 mod jobs;
 mod leases;
 mod logs;
 mod nodes;
+mod policy;
 pub mod problem;
 mod queues;
 mod registration;
+pub mod rules;
 mod standby;
+mod tokens;
 
 use crate::admission::Kind;
 use crate::app::App;
-use crate::auth::Principal;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
@@ -42,10 +45,12 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
     tags(
         (name = "jobs", description = "Submit work and follow it."),
         (name = "queues", description = "Who may hold how much."),
+        (name = "policy", description = "What an admin decides, version by version."),
         (name = "leases", description = "The right to use chips."),
         (name = "nodes", description = "Machines with chips."),
         (name = "chips", description = "Who holds what."),
         (name = "agents", description = "What a node's agent calls."),
+        (name = "access", description = "Who may do what."),
         (name = "health", description = "Whether the daemon lives and serves.")
     )
 )]
@@ -70,6 +75,11 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::done))
         .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
+        .routes(routes!(policy::get, policy::put))
+        .routes(routes!(policy::schema))
+        .routes(routes!(policy::versions))
+        .routes(routes!(policy::version))
+        .routes(routes!(policy::rollback))
         .routes(routes!(leases::list))
         .routes(routes!(leases::get))
         .routes(routes!(leases::renew))
@@ -87,6 +97,9 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(chips::get))
         .routes(routes!(chips::quarantine))
         .routes(routes!(chips::release))
+        .routes(routes!(tokens::whoami))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::version))
@@ -107,7 +120,8 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .route("/v1/openapi.json", axum::routing::get(async move || contract.clone()))
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
-        .layer(from_fn_with_state(app.clone(), authenticate))
+        .layer(from_fn_with_state(app.clone(), guard::keep_to_own))
+        .layer(from_fn_with_state(app.clone(), guard::admit_known))
         .layer(from_fn_with_state(app.clone(), admit))
         .layer(from_fn(count));
     let router = match metrics {
@@ -122,34 +136,6 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(app)
-}
-
-/// Lets nobody in without a token, but for health.
-async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if matches!(path, "/healthz" | "/readyz") {
-        return next.run(request).await;
-    }
-    if !app.tokens.are_loaded() {
-        return standby::not_yet(&app).into_response();
-    }
-    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token =
-        header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((_, token)) = token else { return Refused::unauthorized().into_response() };
-    let principal = match app.tokens.principal(token.trim()) {
-        Some(known) => known,
-        None => {
-            let token = token.trim().to_owned();
-            match app.tables(async |pool| app.tokens.find(pool, &token).await).await {
-                Ok(Some(found)) => found,
-                Ok(None) => return Refused::unauthorized().into_response(),
-                Err(refused) => return refused.into_response(),
-            }
-        }
-    };
-    request.extensions_mut().insert::<Principal>(principal);
-    standby::answer(&app, request, next).await
 }
 
 /// Lets in as many of each kind as there are places, before anything else is looked at.

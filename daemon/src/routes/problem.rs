@@ -1,9 +1,11 @@
 //! The one place where HTTP codes are chosen.
 
+use crate::access::Right;
 use crate::store::trouble::Trouble;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chiptide_allocator::Refusal;
+use chiptide_api::access::Role;
 use chiptide_api::problem::{Invalid, Problem};
 use serde::Serialize;
 
@@ -101,6 +103,7 @@ impl Refused {
             Refusal::DuplicateJob(id) => {
                 Refused::new(409, "duplicate_job", "The job exists", format!("job {id} exists"))
             }
+            Refusal::PolicyChanged { in_force } => Refused::stale_policy(*in_force),
             Refusal::NeverFits { index, detail } => {
                 let field = if many { format!("[{index}].replicas") } else { "replicas".into() };
                 Refused::new(422, "never_fits", "The fleet could never hold this job", detail.clone()).at(field)
@@ -135,6 +138,30 @@ impl Refused {
     /// No job with this id.
     pub fn no_such_job(id: impl std::fmt::Display) -> Refused {
         Refused::new(404, "no_such_job", "No such job", format!("there is no job {id} that could be changed or shown"))
+    }
+
+    /// Another policy came into force meanwhile.
+    pub fn stale_policy(in_force: u64) -> Refused {
+        let detail = format!("version {in_force} is in force; read it, and send If-Match: \"{in_force}\"");
+        Refused::new(412, "stale_policy", "Another policy came into force meanwhile", detail).at("if-match")
+    }
+
+    /// A change of the policy that does not say which version it has seen.
+    pub fn if_match_required() -> Refused {
+        let detail = "send the version you have read as If-Match: \"<version>\", or If-Match: * to replace any";
+        Refused::new(428, "if_match_required", "If-Match is needed", detail).at("if-match")
+    }
+
+    /// No version of the policy with this number.
+    pub fn no_such_policy(version: u64) -> Refused {
+        Refused::new(404, "no_such_policy_version", "No such version", format!("there is no version {version}"))
+    }
+
+    /// A policy document that contradicts itself or cannot be read.
+    pub fn invalid_policy(faults: &[crate::policy_document::Fault]) -> Refused {
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let refused = Refused::new(422, "invalid_policy", "The policy is not sound", told.join("; "));
+        refused.at(faults.first().map_or(".", |fault| fault.field.as_str()))
     }
 
     /// The job is over.
@@ -195,6 +222,36 @@ impl Refused {
         Refused::new(401, "unauthorized", "A valid token is needed", detail)
     }
 
+    /// The caller's role does not go so far.
+    pub fn forbidden(role: Role, right: Right) -> Refused {
+        let (right, roles) = (right.as_str(), right.roles());
+        let detail = format!("the role {role} may not {right}; that takes one of: {roles}");
+        Refused::new(403, "forbidden", "The role does not allow this", detail)
+    }
+
+    /// The queue is not one of the caller's.
+    pub fn not_its_queue(queue: &str, field: String) -> Refused {
+        let detail = format!("this token may not use queue {queue:?}; an admin can give it a token that does");
+        Refused::new(403, "forbidden", "The queue is not yours", detail).at(field)
+    }
+
+    /// The node is not the caller's.
+    pub fn not_its_node(own: &str) -> Refused {
+        let detail = format!("this credential is that of node {own:?} and acts for no other");
+        Refused::new(403, "forbidden", "The node is not yours", detail).at("id")
+    }
+
+    /// The caller sends more than its share.
+    pub fn too_fast() -> Refused {
+        let detail = "this token sends more requests than one may; slow down";
+        Refused::new(429, "rate_limited", "Too many requests", detail)
+    }
+
+    /// No token with this id.
+    pub fn no_such_token(id: &str) -> Refused {
+        Refused::new(404, "no_such_token", "No such token", format!("there is no token {id:?}"))
+    }
+
     /// A body over the limit.
     pub fn too_large(limit: usize) -> Refused {
         Refused::new(413, "body_too_large", "The body is too large", format!("at most {limit} bytes"))
@@ -214,6 +271,12 @@ impl Refused {
     pub fn not_json() -> Refused {
         let detail = "send the body as application/json";
         Refused::new(415, "unsupported_media_type", "The body must be JSON", detail).at("content-type")
+    }
+
+    /// A policy that is neither JSON nor YAML by its own word.
+    pub fn not_a_document() -> Refused {
+        let detail = "send the policy as application/json or application/yaml";
+        Refused::new(415, "unsupported_media_type", "The body must be JSON or YAML", detail).at("content-type")
     }
 
     /// Too much at once: of this kind nothing more is taken in now.

@@ -7,6 +7,7 @@ use super::idempotency_keys::Recorded;
 use super::identity::{self, Identity};
 use super::leader::{Leadership, guard};
 use super::leases::LeaseWrite;
+use super::policies::PolicyVersion;
 use super::{
     Result, Store, chips, claims, demand, events, eviction_steps, evictions, holds, idempotency_keys, jobs, leases,
     nodes, policies, queue_usage, reservations, work_ends,
@@ -15,7 +16,7 @@ use crate::fault_point;
 use chiptide_allocator::demand::Demand;
 use chiptide_allocator::fleet::{Chip, ChipIx, Node, NodeIx};
 use chiptide_allocator::{Claim, Cluster, QueuePast, Reservation, Touched};
-use chiptide_model::{ChipId, Event, Holder, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Policy, Timestamp};
+use chiptide_model::{ChipId, Event, Holder, Job, JobId, Lease, LeaseId, LeaseState, NodeId, Timestamp};
 use std::collections::BTreeSet;
 
 /// Everything a round writes, gathered from the draft so that the next round may already change it.
@@ -24,7 +25,7 @@ pub struct Commit {
     first_seq: u64,
     events: Vec<(Timestamp, Event)>,
     answers: Vec<Recorded>,
-    policy: Option<Policy>,
+    policies: Vec<PolicyVersion>,
     /// Who the database is, where that is to be noted.
     pub identity: Option<Identity>,
     nodes: Vec<(NodeIx, Node)>,
@@ -51,7 +52,7 @@ impl Commit {
     /// Gathers what a round writes: its events, the answers to keyed requests, and the rows it touched as `after` has them.
     pub fn of(after: &Cluster, touched: &Touched, events: Vec<(Timestamp, Event)>, answers: Vec<Recorded>) -> Commit {
         let mut commit = Commit { first_seq: after.seq + 1 - events.len() as u64, answers, ..Commit::default() };
-        commit.policy = touched.policy.then(|| after.policy.clone());
+        commit.policies = policies::among(&events);
         commit.gather_fleet(after, touched);
         commit.gather_work(after, touched, &events);
         commit.evictions = evictions::among(after, touched, &events);
@@ -155,8 +156,8 @@ impl Commit {
         if let Some(identity) = self.identity {
             identity::note(tx, identity).await?;
         }
-        if let Some(policy) = &self.policy {
-            policies::insert(tx, policy).await?;
+        for version in &self.policies {
+            policies::insert(tx, version).await?;
         }
         if !self.nodes.is_empty() {
             nodes::upsert(tx, &self.nodes).await?;

@@ -43,6 +43,8 @@ pub struct Eviction {
     pub lost_slot_ms: u64,
     /// Why this lease and no other.
     pub choice: Option<Choice>,
+    /// Version of the policy it was decided under; 0 where that was not recorded yet.
+    pub policy_version: u64,
 }
 
 /// The evictions among the events of a round, once a lease: notice first, or the loss that came without one.
@@ -55,7 +57,11 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
     }
     let mut told = BTreeSet::new();
     let mut evictions = Vec::new();
+    let mut policy_version = version_before(after, events);
     for (at, event) in events {
+        if let Event::PolicyApplied { policy, .. } = event {
+            policy_version = policy.version;
+        }
         let (id, cause, deadline) = match event {
             Event::LeaseRevoked { lease, cause, deadline } => (*lease, cause, *deadline),
             Event::LeaseEnded {
@@ -91,9 +97,19 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
             slots: lease.slot_total(),
             lost_slot_ms: lost.unwrap_or_else(|| after.eviction_cost(lease, *at).lost_slot_ms),
             choice: choice.cloned(),
+            policy_version,
         });
     }
     evictions
+}
+
+/// The policy version that a run of events began under.
+fn version_before(after: &Cluster, events: &[(Timestamp, Event)]) -> u64 {
+    let first = events.iter().find_map(|(_, event)| match event {
+        Event::PolicyApplied { policy, .. } => Some(policy.version.saturating_sub(1)),
+        _ => None,
+    });
+    first.unwrap_or(after.policy.version)
 }
 
 /// Adds evictions. One that is known stays as it was told first: a lease under notice may still be lost.
@@ -111,17 +127,18 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
     let chips: Vec<i32> = evictions.iter().map(|e| i32::try_from(e.chips).unwrap_or(i32::MAX)).collect();
     let slots: Vec<i64> = evictions.iter().map(|e| signed(e.slots)).collect();
     let lost: Vec<i64> = evictions.iter().map(|e| signed(e.lost_slot_ms)).collect();
+    let policies: Vec<i64> = evictions.iter().map(|e| signed(e.policy_version)).collect();
     let choices: Vec<Option<String>> = evictions.iter().map(|e| e.choice.as_ref().map(json)).collect();
     sqlx::query!(
         "insert into evictions (lease_id, job_id, attempt, queue, at, deadline, cause, detail, for_job, chips, slots,
-             lost_slot_ms, choice, extra)
+             lost_slot_ms, choice, extra, policy_version)
          select lease_id, job_id, attempt, queue, at, deadline, cause, detail, for_job, chips, slots, lost_slot_ms,
-             choice::jsonb, extra
+             choice::jsonb, extra, policy_version
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[],
                  $8::text[], $9::uuid[], $10::int[], $11::bigint[], $12::bigint[], $13::text[],
-                 $14::boolean[])
+                 $14::boolean[], $15::bigint[])
              as e (lease_id, job_id, attempt, queue, at, deadline, cause, detail, for_job, chips, slots, lost_slot_ms,
-                 choice, extra)
+                 choice, extra, policy_version)
          on conflict (lease_id) do nothing",
         &leases,
         &jobs,
@@ -136,7 +153,8 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
         &slots,
         &lost,
         &choices as _,
-        &extra
+        &extra,
+        &policies
     )
     .execute(tx)
     .await?;
@@ -147,7 +165,7 @@ pub async fn insert(tx: &mut PgConnection, evictions: &[Eviction]) -> Result<()>
 pub async fn of_job(pool: &PgPool, job: JobId) -> Result<Vec<(Eviction, Option<EvictedFor>)>> {
     let rows = sqlx::query!(
         "select e.lease_id, e.attempt, e.extra, e.queue, e.at, e.deadline, e.cause, e.detail, e.for_job, e.chips, e.slots,
-             e.lost_slot_ms, e.choice, j.name as \"for_name?\", j.queue as \"for_queue?\", j.priority as \"for_priority?\"
+             e.lost_slot_ms, e.choice, e.policy_version, j.name as \"for_name?\", j.queue as \"for_queue?\", j.priority as \"for_priority?\"
          from evictions e left join jobs j on j.id = e.for_job
          where e.job_id = $1 order by e.at desc, e.attempt desc limit $2",
         job.0,
@@ -175,6 +193,7 @@ pub async fn of_job(pool: &PgPool, job: JobId) -> Result<Vec<(Eviction, Option<E
             slots: unsigned("evictions", of, row.slots)?,
             lost_slot_ms: unsigned("evictions", of, row.lost_slot_ms)?,
             choice: row.choice.map(|choice| unjson("evictions", of, choice)).transpose()?,
+            policy_version: unsigned("evictions", of, row.policy_version)?,
         };
         Ok((eviction, for_whom))
     });

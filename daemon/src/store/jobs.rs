@@ -235,6 +235,8 @@ pub struct JobFilter {
     pub states: Vec<String>,
     /// Of this queue.
     pub queue: Option<String>,
+    /// Of one of these; absent means any.
+    pub queues: Option<Vec<String>>,
     /// Of this kind.
     pub kind: Option<String>,
     /// With this name.
@@ -259,6 +261,9 @@ pub async fn list(pool: &PgPool, filter: &JobFilter) -> Result<Vec<Job>> {
     }
     if let Some(queue) = &filter.queue {
         query.push(" and queue = ").push_bind(queue);
+    }
+    if let Some(queues) = &filter.queues {
+        query.push(" and queue = any(").push_bind(queues).push(")");
     }
     if let Some(kind) = &filter.kind {
         query.push(" and kind = ").push_bind(kind);

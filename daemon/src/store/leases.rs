@@ -1,6 +1,6 @@
 //! Table `leases`: every lease, live and over.
 
-use super::{Result, StoreError, column, expect_rows, json, moment, unjson, unsigned};
+use super::{Result, StoreError, column, expect_rows, json, moment, signed, unjson, unsigned};
 use chiptide_model::{Cause, JobId, Lease, LeaseId, LeaseState, NodeId, Timestamp};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, QueryBuilder};
@@ -62,17 +62,18 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> 
     let granted: Vec<DateTime<Utc>> = leases.iter().map(|write| column(write.lease.granted_at)).collect();
     let ends: Vec<Option<DateTime<Utc>>> = leases.iter().map(|write| write.lease.ends_at.map(column)).collect();
     let extra: Vec<bool> = leases.iter().map(|write| write.lease.extra).collect();
+    let policies: Vec<i64> = leases.iter().map(|write| signed(write.lease.policy_version)).collect();
     let placements: Vec<String> = leases.iter().map(|write| json(&write.lease.placements)).collect();
     let done = sqlx::query!(
         "insert into leases (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at,
-             vacate_by, confirmed, placements, extra)
+             vacate_by, confirmed, placements, extra, policy_version)
          select id, job_id, attempt, state, cause::jsonb, granted_at, expires_at, ends_at, deadline, ended_at,
-             vacate_by, string_to_array(confirmed, ','), placements::jsonb, extra
+             vacate_by, string_to_array(confirmed, ','), placements::jsonb, extra, policy_version
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
                  $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[],
-                 $14::boolean[])
+                 $14::boolean[], $15::bigint[])
              as l (id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, vacate_by,
-                 confirmed, placements, extra)",
+                 confirmed, placements, extra, policy_version)",
         &s.ids,
         &jobs,
         &attempts,
@@ -86,7 +87,8 @@ pub async fn insert(tx: &mut PgConnection, leases: &[LeaseWrite]) -> Result<()> 
         &s.vacate_by as _,
         &s.confirmed,
         &placements,
-        &extra
+        &extra,
+        &policies
     )
     .execute(tx)
     .await?;
@@ -135,6 +137,7 @@ struct LeaseRow {
     placements: serde_json::Value,
     extra: bool,
     extended: bool,
+    policy_version: i64,
 }
 
 impl LeaseRow {
@@ -163,6 +166,7 @@ impl LeaseRow {
             state,
             confirmed: confirmed.collect::<Result<_>>()?,
             extended: self.extended,
+            policy_version: unsigned("leases", &id, self.policy_version)?,
         })
     }
 }
@@ -172,7 +176,7 @@ pub async fn load_in_memory(tx: &mut PgConnection) -> Result<Vec<Lease>> {
     let rows = sqlx::query_as!(
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements, extra, extended
+             placements, extra, extended, policy_version
          from leases
          where state <> 'ended' or id in (select lease_id from holds) order by id"
     );
@@ -184,7 +188,7 @@ pub async fn get(pool: &PgPool, id: LeaseId) -> Result<Option<Lease>> {
     let row = sqlx::query_as!(
         LeaseRow,
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements, extra, extended
+             placements, extra, extended, policy_version
          from leases where id = $1",
         id.0
     );
@@ -198,6 +202,8 @@ pub struct LeaseFilter {
     pub states: Vec<String>,
     /// Of this job.
     pub job: Option<Uuid>,
+    /// Of jobs of one of these queues; absent means any.
+    pub queues: Option<Vec<String>>,
     /// Before this grant: lists go from the newest lease to the oldest.
     pub before: Option<(DateTime<Utc>, Uuid)>,
     /// At most so many.
@@ -208,7 +214,7 @@ pub struct LeaseFilter {
 pub async fn list(pool: &PgPool, filter: &LeaseFilter) -> Result<Vec<Lease>> {
     let mut query = QueryBuilder::new(
         "select id, job_id, attempt, state, cause, granted_at, expires_at, ends_at, deadline, ended_at, confirmed,
-             placements, extra, extended
+             placements, extra, extended, policy_version
          from leases where true",
     );
     if !filter.states.is_empty() {
@@ -216,6 +222,12 @@ pub async fn list(pool: &PgPool, filter: &LeaseFilter) -> Result<Vec<Lease>> {
     }
     if let Some(job) = filter.job {
         query.push(" and job_id = ").push_bind(job);
+    }
+    if let Some(queues) = &filter.queues {
+        query
+            .push(" and exists (select from jobs where jobs.id = job_id and queue = any(")
+            .push_bind(queues)
+            .push("))");
     }
     if let Some((at, id)) = filter.before {
         query.push(" and (granted_at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");

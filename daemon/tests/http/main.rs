@@ -1,5 +1,6 @@
 //! The daemon, black box: real HTTP, real Postgres.
 
+mod access;
 mod bad_input;
 mod common;
 mod contract;
@@ -13,6 +14,7 @@ mod nodes;
 mod outage;
 mod overload;
 mod own_postgres;
+mod policy;
 mod postgres;
 mod processes;
 mod queues;

@@ -1,0 +1,35 @@
+//! `chiptide token …` and `chiptide whoami`: who may do what.
+
+use crate::args::Token;
+use crate::failure::Failure;
+use crate::list::{Filters, follow};
+use crate::output::Out;
+use crate::show;
+use chiptide_api::Client;
+use chiptide_api::access::TokenBody;
+use chrono::Utc;
+
+/// `chiptide token …`.
+pub(crate) async fn run(command: Token, client: &Client, out: Out) -> Result<(), Failure> {
+    match command {
+        Token::Create { name, role, queues, node, expires_in } => {
+            let body = TokenBody { name, role, queues, node, expires_in };
+            let made = client.create_token(&body).await?;
+            eprintln!("token {} (shown once, kept only as a hash):", made.about.id);
+            out.print(&made, |made| made.token.clone())
+        }
+        Token::List { pages } => {
+            let tokens = follow(Filters::new(), pages.max(), async |query| client.tokens(&query).await).await?;
+            out.print(tokens.as_slice(), |tokens| show::tokens(tokens, Utc::now()))
+        }
+        Token::Revoke { id } => {
+            let revoked = client.revoke_token(&id).await?;
+            out.print(&revoked, |token| show::tokens(std::slice::from_ref(token), Utc::now()))
+        }
+    }
+}
+
+/// `chiptide whoami`.
+pub(crate) async fn whoami(client: &Client, out: Out) -> Result<(), Failure> {
+    out.print(&client.whoami().await?, show::whoami)
+}
