@@ -24,6 +24,8 @@ struct Granted {
     vacated: BTreeMap<String, i64>,
     /// When it was called over because its nodes must have ended it by themselves.
     lost_ms: Option<i64>,
+    /// Whether a promoted replica had forgotten it: a proof for it is accepted, and there is nothing to write down.
+    is_forgotten: bool,
 }
 
 /// A chip whose lease has ended and that is not proven vacant: since when that has been up to its node.
@@ -73,7 +75,8 @@ impl Ledger {
             Event::JobEnded { job, outcome } => self.set(*job, word(outcome)),
             Event::LeaseGranted { lease, job, placements, .. } => {
                 let (job, placements) = (*job, placements.clone());
-                let granted = Granted { job, at_ms, placements, vacated: BTreeMap::new(), lost_ms: None };
+                let granted =
+                    Granted { job, at_ms, placements, vacated: BTreeMap::new(), lost_ms: None, is_forgotten: false };
                 self.grants.insert(lease.to_string(), granted);
                 self.set(job, "leased");
                 self.is_within_limit(at_ms, job, history, findings);
@@ -106,6 +109,7 @@ impl Ledger {
                     placements: placements.clone(),
                     vacated: BTreeMap::new(),
                     lost_ms: None,
+                    is_forgotten: true,
                 };
                 self.grants.entry(lease.to_string()).or_insert(granted);
             }
@@ -229,7 +233,8 @@ impl Ledger {
     }
 
     pub(super) fn has_proof(&self, proof: &Proof) -> bool {
-        self.grants.get(&proof.lease).is_some_and(|granted| granted.vacated.contains_key(&proof.chip))
+        let is_known = |granted: &Granted| granted.is_forgotten || granted.vacated.contains_key(&proof.chip);
+        self.grants.get(&proof.lease).is_some_and(is_known)
     }
 
     /// What the log says a job is in the end, in the words of the API.
