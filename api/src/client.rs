@@ -3,6 +3,8 @@
 
 use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
 use crate::chip::{ChipView, ServiceBody};
+use crate::event::EventView;
+use crate::event_stream::EventStream;
 use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{ExtensionBody, LeaseView, ReleaseBody};
@@ -19,6 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// A stream goes on for as long as it is read.
+const STREAM_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What can go wrong with a call.
 #[derive(Debug, thiserror::Error)]
@@ -278,6 +283,36 @@ impl Client {
         let mut query = vec![("session", session.to_string()), ("wait", wait.to_string())];
         query.extend(after.map(|after| ("after", after.to_owned())));
         self.get(&format!("/v1/nodes/{node}/orders"), &query).await
+    }
+
+    /// One page of the event log: what follows position `after`. `filters` are the query parameters of the list.
+    pub async fn events(&self, filters: &[(&str, String)]) -> Result<Page<EventView>, ClientError> {
+        self.send(self.request(Method::GET, "/v1/events").query(filters).header("accept", "application/json")).await
+    }
+
+    /// The events after a position, or from now on, as they happen; taken up again by itself when it breaks off.
+    pub fn watch_events(&self, filters: Vec<(String, String)>, after: Option<u64>) -> EventStream {
+        EventStream::new(self.clone(), filters, after)
+    }
+
+    /// Opens the stream of events.
+    pub(crate) async fn open_events(
+        &self,
+        filters: &[(String, String)],
+        after: Option<u64>,
+    ) -> Result<Response, ClientError> {
+        let mut request = self.request(Method::GET, "/v1/events").query(filters).timeout(STREAM_MAX);
+        request = request.header("accept", "text/event-stream");
+        if let Some(after) = after {
+            request = request.header("last-event-id", after.to_string());
+        }
+        let answer = self.answer_to(request).await?;
+        let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
+        Err(refusal(status, &bytes, retry_after))
     }
 
     /// Who this client is to the daemon.

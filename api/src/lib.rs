@@ -6,6 +6,8 @@
 pub mod access;
 pub mod chip;
 pub mod client;
+pub mod event;
+pub mod event_stream;
 pub mod explain;
 pub mod fault;
 pub mod job;

@@ -58,6 +58,8 @@ pub struct QueueDocument {
     /// Its part of what is beyond the guarantees, against its siblings, 1 to 1,000,000; 1 if absent.
     #[schema(minimum = 1, maximum = 1_000_000)]
     pub weight: u32,
+    /// Who may submit jobs to it and those below it, beside tokens that name the queue: ids of callers.
+    pub submitters: BTreeSet<String>,
     /// How often its jobs may be preempted in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemption_budget: Option<BudgetDocument>,
@@ -274,7 +276,7 @@ mod tests {
     /// A policy in which every field is there.
     fn whole() -> Value {
         json!({
-            "queues": {"ads": {"parent": "team", "guaranteed": {"nvidia-h20": 1}, "limit": {"*": 9}, "weight": 2,
+            "queues": {"ads": {"parent": "team", "guaranteed": {"nvidia-h20": 1}, "limit": {"*": 9}, "weight": 2, "submitters": ["ci"],
                 "preemption_budget": {"per_day": 5, "cool_down": "1m"}}, "team": {"cohort": "all", "weight": 1}},
             "priority_classes": {"high": {"value": 9, "preemptible": true, "grace": "1m", "min_runtime": "1m",
                 "preemption_budget": {"per_day": 1}}},

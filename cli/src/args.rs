@@ -54,6 +54,8 @@ pub(crate) enum Command {
         /// The job
         job: Uuid,
     },
+    /// See what happened, and with --follow what happens
+    Events(Events),
     /// See queues: what each may hold, is owed, holds, borrows and lends
     #[command(subcommand)]
     Queue(Queue),
@@ -131,6 +133,31 @@ pub(crate) struct Submit {
     /// Print the ids alone, one a line
     #[arg(long)]
     pub(crate) parsable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Events {
+    /// Go on, for as long as it is read
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Start so many events before the end of the log
+    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "after")]
+    pub(crate) last: u64,
+    /// Start after this position; 0 is the beginning
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
+    /// Only of these jobs
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) job: Vec<String>,
+    /// Only of these queues
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) queue: Vec<String>,
+    /// Only of these nodes
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) node: Vec<String>,
+    /// Only of these types, e.g. lease_granted,lease_revoked
+    #[arg(long = "type", value_delimiter = ',', value_name = "TYPE")]
+    pub(crate) kind: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,6 +6,7 @@
 
 mod args;
 mod connect;
+mod events;
 mod failure;
 mod job;
 mod job_file;
@@ -55,6 +56,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Lease(command) => lease::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Node(command) => list::node(command, &connect::client(&args.daemon)?, out).await,
         Command::Chip(command) => list::chip(command, &connect::client(&args.daemon)?, out).await,
+        Command::Events(asked) => events::print(&asked, &connect::client(&args.daemon)?, out).await,
         Command::Token(command) => token::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Whoami => token::whoami(&connect::client(&args.daemon)?, out).await,
         Command::Up(up) => up::run(&up).await,

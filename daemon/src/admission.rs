@@ -139,6 +139,7 @@ mod tests {
             leases: 1,
             submits: 2,
             watches: 1,
+            event_watches: 1,
             reads: 1,
             bodies_mib: 1,
             connections: 1,

@@ -89,6 +89,8 @@ pub struct Admission {
     pub submits: u32,
     /// Long-polls of people and programs.
     pub watches: u32,
+    /// Those who watch the event log.
+    pub event_watches: u32,
     /// Looks.
     pub reads: u32,
     /// Bytes of bodies, MiB; agents have as much again for themselves.

@@ -68,6 +68,7 @@ async fn step(shared: &Shared, store: &Store, last: &mut Option<(u64, Timestamp)
     }
     let cluster = load::load(store).await?;
     let seq = cluster.seq;
+    shared.tail.restart(seq);
     *shared.cluster_arc().write() = cluster;
     shared.watchers.wake_all();
     let newest = events::read(&store.reader, seq.saturating_sub(1), 1).await?;
@@ -80,14 +81,16 @@ fn fold(shared: &Shared, news: Vec<(u64, Timestamp, Event)>) -> Result<()> {
     let broken = |detail: String| StoreError::Unreadable { table: "events", row: "the copy".into(), detail };
     let cluster = shared.cluster_arc();
     let mut cluster = cluster.write();
-    for (seq, at, event) in news {
-        if seq != cluster.seq + 1 {
+    let first = cluster.seq + 1;
+    for (seq, at, event) in &news {
+        if *seq != cluster.seq + 1 {
             return Err(broken(format!("event {seq} follows {}", cluster.seq)));
         }
-        cluster.apply(at, &event).map_err(|unfounded| broken(unfounded.to_string()))?;
+        cluster.apply(*at, event).map_err(|unfounded| broken(unfounded.to_string()))?;
     }
     let touched = cluster.take_touched();
     drop(cluster);
     shared.watchers.wake(&touched);
+    shared.tail.push(first, news.into_iter().map(|(_, at, event)| (at, event)).collect());
     Ok(())
 }

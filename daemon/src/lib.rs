@@ -10,6 +10,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod doors;
+pub mod event_log;
 pub mod fault_point;
 pub mod following;
 pub mod forwarding;

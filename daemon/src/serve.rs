@@ -54,7 +54,7 @@ pub async fn run(
     let (base, url) = (format!("http://{address}"), config.advertised(address));
     let store = Store::at(&database_url, config.database.limits()).context("configuration key \"database_url\"")?;
     let tokens = Arc::new(Tokens::default());
-    let shared = Arc::new(Shared::new(config.agents.clone(), outside.health));
+    let shared = Arc::new(Shared::new(config.agents.clone(), config.admission.event_watches, outside.health));
     let rounds = Rounds::closed(config.round_queue, shared.health.clone());
     let forwarder = Forwarder::new(store.instance())?;
     let (renewals, asked) = Renewals::channel();
@@ -89,6 +89,10 @@ pub async fn run(
         announce(&token, file);
     }
     let watch = tokio::spawn(store_watch::watch(store.clone(), shared.clone(), stop.clone()));
+    let pressing = tokio::spawn({
+        let (shared, store, stop) = (shared.clone(), store.clone(), stop.clone());
+        async move { shared.press.run(&shared, &store, stop).await }
+    });
     let keeping = tokio::spawn(keeping::keep(tokens, store.clone(), stop.clone()));
     let renewing = tokio::spawn(asked.answer(store.renewals.clone(), store.instance(), shared.role.clone()));
     let turns = Turns { shared: shared.clone(), store: store.clone(), rounds, forwarder, base, url, data_dir };
@@ -100,6 +104,7 @@ pub async fn run(
     server.await.context("join the server")?.context("serve")?;
     renewing.abort();
     watch.await.context("join the store's watch")?;
+    pressing.await.context("join the press of events")?;
     keeping.await.context("join the keeping of tokens")?;
     if let Some(term) = ended? {
         term.resign().await?;

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::Agents;
+use crate::event_log::{Press, Tail};
 use crate::health::Health;
 use crate::log_desk::LogDesk;
 use crate::role::Role;
@@ -23,6 +24,12 @@ pub struct Shared {
     cluster: Arc<RwLock<Cluster>>,
     /// Who waits for what.
     pub watchers: Watchers,
+    /// The last events that were committed.
+    pub tail: Tail,
+    /// Prints them for those who watch.
+    pub press: Press,
+    /// Places for those who watch.
+    pub watch_places: Arc<tokio::sync::Semaphore>,
     /// Newest readings.
     pub telemetry: Telemetry,
     /// Readers of workloads' output.
@@ -41,11 +48,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// An empty, not yet ready state, that tells its health there.
-    pub fn new(agents: Agents, health: Arc<Health>) -> Shared {
+    /// An empty, not yet ready state, that tells its health there and lets so many watch events.
+    pub fn new(agents: Agents, watches: u32, health: Arc<Health>) -> Shared {
         Shared {
             cluster: Arc::default(),
             watchers: Watchers::default(),
+            tail: Tail::default(),
+            press: Press::default(),
+            watch_places: Arc::new(tokio::sync::Semaphore::new(watches as usize)),
             telemetry: Telemetry::default(),
             logs: LogDesk::default(),
             agents,

@@ -68,6 +68,7 @@ mod tests {
             a1  platform  scheduler  ml, ads  in force        30s ago    1d ago   root
             b2  node      agent      n1       expires in 1h   never      2h ago
             c3  old       viewer              revoked 1h ago  never      2h ago
-        "#]].assert_eq(&tokens(&list, now));
+        "#]]
+        .assert_eq(&tokens(&list, now));
     }
 }

@@ -1,11 +1,13 @@
 //! The cluster as the wire shows it: jobs, chips, nodes, queues, reasons and explanations.
 
+mod event;
 mod eviction;
 mod explain;
 mod policy;
 mod queues;
 mod runs;
 
+pub use event::event;
 pub use eviction::{eviction, steps};
 pub use explain::explanation;
 pub use policy::{policy_applied, policy_changed, policy_version, policy_view};

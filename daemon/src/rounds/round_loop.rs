@@ -85,6 +85,7 @@ impl RoundLoop {
     ) -> anyhow::Result<RoundLoop> {
         let cluster = load::load(&store).await.context("read the cluster")?;
         fault_point::reach("lead-read");
+        shared.tail.restart(cluster.seq);
         *shared.cluster_arc().write() = cluster.clone();
         let mut lead = RoundLoop {
             shared,
@@ -302,8 +303,9 @@ impl RoundLoop {
         let started = Instant::now();
         let shared = self.shared.cluster_arc();
         let mut cluster = shared.write();
-        for (at, event) in closed.commit.into_events() {
-            if let Err(unfounded) = cluster.apply(at, &event) {
+        let (first, events) = (closed.commit.first_seq(), closed.commit.into_events());
+        for (at, event) in &events {
+            if let Err(unfounded) = cluster.apply(*at, event) {
                 let detail = unfounded.to_string();
                 return Err(StoreError::Unreadable { table: "events", row: "memory".into(), detail });
             }
@@ -318,6 +320,7 @@ impl RoundLoop {
         }
         fault_point::reach("round-answered");
         self.shared.watchers.wake(&closed.touched);
+        self.shared.tail.push(first, events);
         fault_point::reach("round-woken");
         self.committing_keys.clear();
         metrics::round_committed();
@@ -342,6 +345,7 @@ impl RoundLoop {
         match read.await {
             Ok(Recovered::Read(cluster)) => {
                 self.draft = (*cluster).clone();
+                self.shared.tail.restart(cluster.seq);
                 *self.shared.cluster_arc().write() = *cluster;
                 self.shared.watchers.wake_all();
                 self.shared.health.well(Witness::Rounds, self.shared.now());

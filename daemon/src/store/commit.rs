@@ -121,6 +121,11 @@ impl Commit {
         (count > 0).then(|| self.first_seq + count - 1)
     }
 
+    /// The number of its first event, if it has any.
+    pub fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+
     /// The events, to be applied to memory once they are committed.
     pub fn into_events(self) -> Vec<(Timestamp, Event)> {
         self.events

@@ -52,6 +52,11 @@ pub async fn read(pool: &PgPool, after: u64, limit: i64) -> Result<Vec<(u64, Tim
         .collect()
 }
 
+/// Number of the last event, for readers.
+pub async fn end(pool: &PgPool) -> Result<u64> {
+    last_seq(&mut *pool.acquire().await?).await
+}
+
 /// Number of the last event.
 pub async fn last_seq(tx: &mut PgConnection) -> Result<u64> {
     let seq = sqlx::query_scalar!("select coalesce(max(seq), 0) as \"seq!\" from events").fetch_one(tx).await?;

@@ -21,6 +21,7 @@ pub mod jobs;
 pub mod leader;
 pub mod leases;
 pub mod load;
+pub mod log_subjects;
 pub mod nodes;
 pub mod policies;
 pub mod queue_usage;

@@ -19,6 +19,12 @@ const RIGHTS: &[(&str, &str)] = &[
     ("POST /v1/jobs/{id}/done",             "A-s--"),
     ("GET /v1/jobs/{id}/logs",              "AOsV-"),
     ("GET /v1/queues",                      "AOSV-"),
+    ("GET /v1/policy",                      "AOSV-"),
+    ("PUT /v1/policy",                      "A----"),
+    ("GET /v1/policy/schema",               "AOSV-"),
+    ("GET /v1/policy/versions",             "AOSV-"),
+    ("GET /v1/policy/versions/{version}",   "AOSV-"),
+    ("POST /v1/policy/versions/{version}/rollback", "A----"),
     ("GET /v1/leases",                      "AOSV-"),
     ("GET /v1/leases/{id}",                 "AOsV-"),
     ("POST /v1/leases/{id}/renew",          "A-s--"),
@@ -36,6 +42,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("GET /v1/chips/{id}",                  "AOSV-"),
     ("POST /v1/chips/{id}/quarantine",      "AO---"),
     ("POST /v1/chips/{id}/release",         "AO---"),
+    ("GET /v1/events",                      "AOSV-"),
     ("GET /v1/whoami",                      "AOSVG"),
     ("POST /v1/tokens",                     "A----"),
     ("GET /v1/tokens",                      "A----"),
@@ -92,6 +99,8 @@ async fn call(base: &str, token: Option<&str>, route: &str, on: &Things) -> (u16
     };
     let mut request =
         reqwest::Client::new().request(method.parse().expect("a method"), base.to_owned() + &path.replace("{id}", id));
+    // Events would go on and on.
+    request = request.header("accept", "application/json");
     if method != "GET" {
         request = request.json(&body);
     }

@@ -5,6 +5,7 @@ mod bad_input;
 mod common;
 mod contract;
 mod elastic;
+mod events;
 mod explain;
 mod faults;
 mod jobs;
