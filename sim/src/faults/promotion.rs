@@ -21,8 +21,16 @@ pub struct Promotion {
     pub synchronous: bool,
     /// The last event that it had.
     pub last_seq: i64,
-    /// The events that it lacked: committed, and perhaps acknowledged.
+    /// The events that it lacked, and the old primary had when it came back. Those that a synchronous replica lacks were never
+    /// acknowledged: their commit was still waiting for it.
     pub forgotten: Vec<Entry>,
+}
+
+impl Promotion {
+    /// The events that were committed, and perhaps acknowledged and acted on, and that the replica lacked.
+    pub fn lost(&self) -> &[Entry] {
+        if self.synchronous { &[] } else { &self.forgotten }
+    }
 }
 
 /// Makes a replica, lets it follow the load for a while, kills the primary, and promotes the replica.

@@ -205,7 +205,7 @@ async fn settle(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
     let all = answered.iter().map(|answered| answered.job.id);
     let mut open: Vec<uuid::Uuid> = all.filter(|job| !lost.contains(job)).collect();
     // An end that was forgotten has to be told again: its client has gone on to other jobs.
-    let mut tells = world.promotions.iter().any(|promotion| !promotion.forgotten.is_empty());
+    let mut tells = world.promotions.iter().any(|promotion| !promotion.lost().is_empty());
     while Instant::now() < until {
         world.tend()?;
         if std::mem::take(&mut tells) {
@@ -271,7 +271,7 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
 
 /// Jobs whose submit a promoted replica has forgotten.
 fn forgotten_jobs(promotions: &[Promotion]) -> BTreeSet<uuid::Uuid> {
-    let events = promotions.iter().flat_map(|promotion| &promotion.forgotten).map(|entry| &entry.event);
+    let events = promotions.iter().flat_map(Promotion::lost).map(|entry| &entry.event);
     let submitted = |event: &Event| match event {
         Event::JobSubmitted { job, .. } => Some(job.0),
         _ => None,

@@ -4,6 +4,7 @@ use super::findings::{Findings, Invariant};
 use super::runs::Run;
 use super::{History, Proof};
 use crate::faults::canary::STUCK;
+use crate::faults::promotion::Promotion;
 use chiptide_model::{Cause, Event, JobId, LeaseId, Next, NodeId, Outcome, Placement};
 use std::collections::BTreeMap;
 
@@ -53,7 +54,7 @@ impl Ledger {
             last_ms = entry.at_ms;
             ledger.take(entry.at_ms, &entry.event, history, findings);
         }
-        for entry in history.promotions.iter().flat_map(|promotion| &promotion.forgotten) {
+        for entry in history.promotions.iter().flat_map(Promotion::lost) {
             ledger.take_forgotten(entry.at_ms, &entry.event);
         }
         let left = std::mem::take(&mut ledger.leaving);

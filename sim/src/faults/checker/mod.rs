@@ -124,7 +124,7 @@ impl History {
             acknowledged: self.acknowledged.len() as u64,
             ended: self.acknowledged.iter().filter(|(_, state)| state.as_deref().is_some_and(is_over)).count() as u64,
             promotions: self.promotions.len() as u64,
-            forgotten_events: self.promotions.iter().map(|promotion| promotion.forgotten.len() as u64).sum(),
+            forgotten_events: self.promotions.iter().map(|promotion| promotion.lost().len() as u64).sum(),
             forgotten_jobs: lost.len() as u64,
             longest_vacate_ms: ledger.longest_vacate_ms(),
             violations,

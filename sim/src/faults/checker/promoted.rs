@@ -1,16 +1,18 @@
-//! What has to hold when a replica was promoted: one that was synchronous has forgotten nothing; after one that had, nothing is
-//! granted before every session is withdrawn, and whatever ran at a forgotten epoch, the next run on its chip has a higher one.
+//! What has to hold when a replica was promoted: nothing is granted before every session is withdrawn, and whatever ran at a
+//! forgotten epoch, the next run on its chip has a higher one. What a synchronous replica lacks is not forgiven: had any of it been
+//! acknowledged or acted on, that would be found missing like anything else.
 
 use super::History;
 use super::findings::{Findings, Invariant};
 use super::ledger::Ledger;
 use super::runs::Run;
+use crate::faults::promotion::Promotion;
 use chiptide_model::{Event, JobId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Jobs whose submit a promoted replica had forgotten.
 pub(super) fn forgotten_jobs(history: &History) -> BTreeSet<JobId> {
-    let events = history.promotions.iter().flat_map(|promotion| &promotion.forgotten);
+    let events = history.promotions.iter().flat_map(Promotion::lost);
     let submitted = events.filter_map(|entry| match &entry.event {
         Event::JobSubmitted { job, .. } => Some(*job),
         _ => None,
@@ -25,12 +27,6 @@ pub(super) fn forgotten_jobs(history: &History) -> BTreeSet<JobId> {
 /// Looks at every promotion.
 pub(super) fn judge(history: &History, findings: &mut Findings) {
     for promotion in &history.promotions {
-        if promotion.synchronous
-            && let (Some(first), Some(last)) = (promotion.forgotten.first(), promotion.forgotten.last())
-        {
-            let detail = format!("a synchronous replica had forgotten {} events", promotion.forgotten.len());
-            findings.add(Invariant::I10, (first.at_ms, last.at_ms), detail);
-        }
         let after = history.log.iter().filter(|entry| entry.seq > promotion.last_seq);
         let first = after
             .into_iter()

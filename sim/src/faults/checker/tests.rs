@@ -301,8 +301,11 @@ fn what_a_lagging_replica_forgot_is_counted_and_no_violation() {
 }
 
 #[test]
-fn i10_a_synchronous_replica_that_forgot() {
-    replaced(forgotten(true)).life(2, 2).violates(Invariant::I10);
+fn i10_an_acknowledged_job_that_a_synchronous_replica_lacks() {
+    let mut story = story().submit(1);
+    let submit = story.history.log.pop().expect("the submit");
+    story.history.promotions = vec![promotion(true, 2, vec![submit])];
+    replaced(story).life(2, 2).violates(Invariant::I10);
 }
 
 #[test]
