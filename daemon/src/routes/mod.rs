@@ -1,6 +1,7 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
 mod chips;
+mod dry_run;
 mod events;
 mod explain;
 mod extract;
@@ -78,6 +79,8 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
         .routes(routes!(policy::get, policy::put))
+        .routes(routes!(dry_run::policy))
+        .routes(routes!(dry_run::jobs))
         .routes(routes!(policy::schema))
         .routes(routes!(policy::versions))
         .routes(routes!(policy::version))
