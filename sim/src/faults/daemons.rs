@@ -33,7 +33,6 @@ impl Daemons {
             token_file: Some(folder.join("admin-token")),
             flags,
             env: vec![("CHIPTIDE_AGENTS__SILENT_AFTER".into(), SILENT_AFTER.into())],
-            ..DaemonOptions::default()
         };
         // The first makes the token that the second finds.
         let mut first = OwnDaemon::launch("faults", options.clone())?;
