@@ -10,6 +10,7 @@ mod elastic;
 mod events;
 mod explain;
 mod faults;
+mod hostile;
 mod jobs;
 mod joining;
 mod logs;
