@@ -1,6 +1,7 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
 mod chips;
+mod contract;
 mod events;
 mod explain;
 mod extract;
@@ -13,7 +14,9 @@ mod nodes;
 mod policy;
 pub mod problem;
 mod queues;
+mod reference;
 mod registration;
+mod request_id;
 pub mod rules;
 mod standby;
 mod tokens;
@@ -29,6 +32,8 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
 use problem::Refused;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -118,9 +123,8 @@ pub fn api_yaml() -> String {
 /// The whole service.
 pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
     let (router, openapi) = routes();
-    let contract = axum::Json(openapi);
     let router = router
-        .route("/v1/openapi.json", axum::routing::get(async move || contract.clone()))
+        .merge(contract::router(&openapi))
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), guard::keep_to_own))
@@ -136,6 +140,9 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
             tracing::error!("a handler panicked");
             Refused::internal("the request hit a bug; it is logged").into_response()
         }))
+        .layer(from_fn(request_id::name_problems))
+        // Not events, which come one by one, and not what is small.
+        .layer(CompressionLayer::new().gzip(true).compress_when(DefaultPredicate::new().and(SizeAbove::new(1024))))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(app)

@@ -43,8 +43,8 @@ pub enum Audited {
 /// A route with its rule: method, path as the router has it, right, whose thing, what of it is audited.
 type Line = (&'static str, &'static str, Right, About, Audited);
 
-/// Open to all, and nothing else is.
-const OPEN: [&str; 3] = ["/healthz", "/readyz", "/version"];
+/// Open to all, and nothing else is. The contract says nothing of this cluster.
+const OPEN: [&str; 6] = ["/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/openapi.yaml"];
 
 #[rustfmt::skip]
 const RULES: &[Line] = &[

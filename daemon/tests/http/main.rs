@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod breaking;
 mod common;
 mod contract;
 mod elastic;
