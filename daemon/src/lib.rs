@@ -35,6 +35,7 @@ pub mod store_watch;
 pub mod telemetry;
 pub mod term;
 mod turns;
+pub mod usage;
 pub mod watchers;
 pub mod whole_file;
 pub mod workloads;

@@ -20,6 +20,7 @@ mod request_id;
 pub mod rules;
 mod standby;
 mod tokens;
+mod usage;
 
 use crate::admission::Kind;
 use crate::app::App;
@@ -58,6 +59,7 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
         (name = "agents", description = "What a node's agent calls."),
         (name = "events", description = "What happened, as it happens."),
         (name = "access", description = "Who may do what."),
+        (name = "usage", description = "Who had how much, and what became of it."),
         (name = "health", description = "Whether the daemon lives and serves.")
     )
 )]
@@ -105,6 +107,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(chips::quarantine))
         .routes(routes!(chips::release))
         .routes(routes!(events::watch))
+        .routes(routes!(usage::get))
         .routes(routes!(tokens::whoami))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))

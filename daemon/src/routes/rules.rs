@@ -79,6 +79,7 @@ const RULES: &[Line] = &[
     ("GET",    "/v1/chips/{id}",                 Right::ReadState,    About::All,   Audited::Nothing),
     ("POST",   "/v1/chips/{id}/quarantine",      Right::Operate,      About::All,   Audited::All),
     ("POST",   "/v1/chips/{id}/release",         Right::Operate,      About::All,   Audited::All),
+    ("GET",    "/v1/usage",                      Right::ReadJobs,     About::All,   Audited::Nothing),
     ("GET",    "/v1/events",                     Right::ReadJobs,     About::All,   Audited::Nothing),
     ("GET",    "/v1/whoami",                     Right::BeKnown,      About::All,   Audited::Nothing),
     ("POST",   "/v1/tokens",                     Right::ManageAccess, About::All,   Audited::All),

@@ -24,4 +24,5 @@ mod reservations;
 mod standby;
 mod store;
 mod unfit;
+mod usage;
 mod workloads;
