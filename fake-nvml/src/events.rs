@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How often a waiting set looks.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a waiting set looks. A driver's wait costs nothing; this one should not cost more than the agent that waits.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How many XIDs of each registered chip, by position, a set has told.
 type Told = BTreeMap<usize, usize>;

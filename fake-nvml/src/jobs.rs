@@ -2,7 +2,7 @@
 //! the process with that pid *and start time* lives, so a reused pid never revives it.
 
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -49,44 +49,89 @@ const FORGET: Duration = Duration::from_secs(600);
 
 type Version = (u64, i64, i64, u64);
 
-/// The files as last read; a file is read again only when it has changed.
+/// A folder that has changed so lately may change again without looking changed: file times are as coarse as a clock tick.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// The files as last read. A driver is asked dozens of times for one reading of a chip, so nothing is looked at twice that
+/// cannot have changed: the folder's list while the folder is as it was, and jobs that have died.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    known: HashMap<PathBuf, (Version, Option<Job>)>,
+    folder: Option<Version>,
+    known: HashMap<PathBuf, Known>,
+}
+
+/// One file.
+#[derive(Debug, Default)]
+struct Known {
+    version: Option<Version>,
+    job: Option<Job>,
+    died: Option<SystemTime>,
 }
 
 impl Jobs {
     /// Every job in `folder` with what is left of it. Files that are no jobs (yet) are passed over. The moment of a death is
     /// kept beside the job's file, so that all who look agree on it.
     pub fn read(&mut self, folder: &Path) -> Vec<(Job, Life)> {
+        self.list(folder);
+        let mut jobs = Vec::with_capacity(self.known.len());
+        self.known.retain(|path, known| match known.look(path) {
+            Some((job, Life::Dead(since))) if since > FORGET => {
+                // Whoever looks at the same time does the same.
+                let _ = fs::remove_file(path);
+                let _ = fs::remove_file(path.with_extension("dead"));
+                jobs.push((job, Life::Dead(since)));
+                false
+            }
+            found => {
+                jobs.extend(found);
+                true
+            }
+        });
+        jobs
+    }
+
+    fn list(&mut self, folder: &Path) {
+        let now = version(folder);
+        if now.is_some() && now == self.folder {
+            return;
+        }
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let files: Vec<PathBuf> = entries
+        let files: HashSet<PathBuf> = entries
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
             .collect();
         self.known.retain(|path, _| files.contains(path));
-        files.into_iter().filter_map(|path| self.one(path)).collect()
-    }
-
-    fn one(&mut self, path: PathBuf) -> Option<(Job, Life)> {
-        let version = version(&path)?;
-        let stale = self.known.get(&path).is_none_or(|(read, _)| *read != version);
-        if stale {
-            let job = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            self.known.insert(path.clone(), (version, job));
+        for file in files {
+            // What died under this name may have been replaced by something that lives.
+            self.known.entry(file).or_default().died = None;
         }
-        let job = self.known.get(&path)?.1.clone()?;
+        let age = fs::metadata(folder).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+        self.folder = now.filter(|_| age.is_some_and(|age| age > SETTLED));
+    }
+}
+
+impl Known {
+    fn look(&mut self, path: &Path) -> Option<(Job, Life)> {
+        if let (Some(job), Some(died)) = (&self.job, self.died) {
+            return Some((job.clone(), Life::Dead(since(died))));
+        }
+        let version = version(path)?;
+        if self.version != Some(version) {
+            self.job = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            self.version = Some(version);
+        }
+        let job = self.job.clone()?;
         if is_alive(job.pid, job.start_time) {
             return Some((job, Life::Alive));
         }
-        let since = dead_for(&path);
-        if since > FORGET {
-            // Whoever looks at the same time does the same.
-            let _ = fs::remove_file(&path);
-            let _ = fs::remove_file(path.with_extension("dead"));
-        }
-        Some((job, Life::Dead(since)))
+        let died = death_of(path);
+        self.died = died.is_kept.then_some(died.at);
+        Some((job, Life::Dead(since(died.at))))
     }
+}
+
+fn since(moment: SystemTime) -> Duration {
+    SystemTime::now().duration_since(moment).unwrap_or_default()
 }
 
 /// When a file counts as changed. Time and length alone would miss an edit of the same size within one clock tick.
@@ -106,15 +151,23 @@ fn is_alive(pid: u32, start_time: u64) -> bool {
     !matches!(state, None | Some("Z" | "X")) && started == Some(start_time)
 }
 
-/// For how long the job of this file has been dead: the age of a marker that the first to notice leaves behind.
-fn dead_for(path: &Path) -> Duration {
+/// When a job died.
+struct Death {
+    at: SystemTime,
+    /// Whether others will say the same.
+    is_kept: bool,
+}
+
+/// When the job of this file died: the age of a marker that the first to notice leaves behind.
+fn death_of(path: &Path) -> Death {
     let marker = path.with_extension("dead");
-    let died = fs::metadata(&marker).and_then(|meta| meta.modified()).unwrap_or_else(|_| {
+    let kept = || fs::metadata(&marker).and_then(|meta| meta.modified()).ok();
+    let at = kept().or_else(|| {
         // In a folder that cannot be written nobody remembers: such a death is always just now.
         let _ = fs::File::options().write(true).create_new(true).open(&marker);
-        SystemTime::now()
+        kept()
     });
-    SystemTime::now().duration_since(died).unwrap_or_default()
+    Death { at: at.unwrap_or_else(SystemTime::now), is_kept: at.is_some() }
 }
 
 #[cfg(test)]

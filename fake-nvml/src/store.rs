@@ -11,6 +11,9 @@ use std::time::Duration;
 #[derive(Debug)]
 struct Store {
     directory: PathBuf,
+    /// The scenario and the folder of jobs in it.
+    file: PathBuf,
+    procs: PathBuf,
     seen: Option<(u64, i64, i64, u64)>,
     scenario: Option<Arc<Scenario>>,
     jobs: Jobs,
@@ -24,7 +27,8 @@ pub fn open() -> bool {
     let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = PathBuf::from(directory);
     if store.as_ref().is_none_or(|store| store.directory != directory) {
-        *store = Some(Store { directory, seen: None, scenario: None, jobs: Jobs::default() });
+        let (file, procs) = (directory.join("scenario.json"), directory.join("procs"));
+        *store = Some(Store { directory, file, procs, seen: None, scenario: None, jobs: Jobs::default() });
     }
     true
 }
@@ -36,10 +40,10 @@ pub fn scenario() -> Option<Arc<Scenario>> {
 
 impl Store {
     fn current(&mut self) -> Option<Arc<Scenario>> {
-        let file = self.directory.join("scenario.json");
-        let now = version(&file);
+        let file = &self.file;
+        let now = version(file);
         if now.is_some() && now != self.seen {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let text = std::fs::read_to_string(file).unwrap_or_default();
             match Scenario::parse(&text) {
                 Ok(scenario) => self.scenario = Some(Arc::new(scenario)),
                 Err(error) => eprintln!("fake-nvml: {} keeps its last good state: {error}", file.display()),
@@ -63,7 +67,7 @@ pub struct Load {
 pub fn load(position: usize, chip: &Chip) -> Load {
     let jobs = {
         let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
-        store.as_mut().map(|store| store.jobs.read(&store.directory.join("procs"))).unwrap_or_default()
+        store.as_mut().map(|store| store.jobs.read(&store.procs)).unwrap_or_default()
     };
     let mib = chip.processes.iter().filter_map(|process| process.mib).sum();
     let mut load = Load { listed: chip.processes.clone(), mib };

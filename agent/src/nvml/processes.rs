@@ -9,6 +9,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::OnceLock;
 use uuid::Uuid;
 
 const MIB: u64 = 1024 * 1024;
@@ -72,9 +73,13 @@ fn used_mib(used: UsedGpuMemory) -> Option<u64> {
     }
 }
 
+/// The kernel's highest pid, read once: it is set at boot.
 fn pid_max() -> u32 {
-    let text = fs::read_to_string("/proc/sys/kernel/pid_max");
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PID_LIMIT)
+    static PID_MAX: OnceLock<u32> = OnceLock::new();
+    *PID_MAX.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/pid_max");
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(PID_LIMIT)
+    })
 }
 
 /// The lease named in a process's environment; nobody's when that is not there or not for us to read.

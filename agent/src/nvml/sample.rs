@@ -3,14 +3,18 @@
 use super::facts::{Facts, is_absent};
 use super::processes::{self, Owners};
 use crate::faults::{Signs, recovery_text};
-use chiptide_api::chip::{ChipProcess, Reading};
+use chiptide_api::chip::Reading;
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::{Device, Nvml};
+use std::time::{Duration, Instant};
 
 const MIB: u64 = 1024 * 1024;
+/// For how long what a chip measures is not asked again, unless it is another chip: less than the shortest rhythm of samples
+/// that people look at.
+const MEASURED_FOR: Duration = Duration::from_millis(900);
 /// `NVML_FI_DEV_REMAPPED_PENDING`, `NVML_FI_DEV_REMAPPED_FAILURE` and `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`.
 const HEALTH_FIELDS: [FieldId; 3] = [FieldId(144), FieldId(145), FieldId(230)];
 
@@ -51,32 +55,54 @@ pub(crate) struct Sample {
     pub(crate) owners: Owners,
 }
 
-/// Looks at the chip at an index of the driver's list. `known` are the facts of the chip met there before: indexes move
-/// when a chip vanishes, so the uuid is read each time and the rest only when it is another chip.
-pub(crate) fn look(nvml: &Nvml, index: u32, known: &mut Option<Facts>) -> Result<Sample, Fault> {
+/// Looks at the chip at an index of the driver's list. `known` is what was learned of the chip met there before: indexes
+/// move when a chip vanishes, so the uuid is read each time and the rest only when it is another chip. Processes, memory and
+/// what the driver holds against the chip are asked each time; what it measures, no more often than people can see.
+pub(crate) fn look(nvml: &Nvml, index: u32, known: &mut Option<Known>) -> Result<Sample, Fault> {
     let device = nvml.device_by_index(index).map_err(|error| Fault::of("handle", &error))?;
     let uuid = device.uuid().map_err(|error| Fault::of("uuid", &error))?;
-    let facts = match known.take().filter(|facts| facts.chip.id == uuid) {
-        Some(facts) => facts,
-        None => Facts::read(&device, &uuid)?,
+    let known = match known.take() {
+        Some(same) if same.facts.chip.id == uuid => known.insert(same),
+        _ => known.insert(Known { facts: Facts::read(&device, &uuid)?, measured: None }),
     };
-    *known = Some(facts.clone());
-    let (listed, owners) = processes::read(&device, facts.chip.memory_mib)?;
+    let (listed, owners) = processes::read(&device, known.facts.chip.memory_mib)?;
     let signs = signs(&device)?;
-    Ok(Sample { ailment: ailment(signs), signs, reading: measure(&device, listed)?, owners, facts })
+    let memory_used_mib = measured(device.memory_info())?.map(|memory| memory.used / MIB);
+    let reading = Reading { memory_used_mib, processes: Some(listed), ..known.measure(&device)? };
+    Ok(Sample { ailment: ailment(signs), signs, reading, owners, facts: known.facts.clone() })
 }
 
-fn measure(device: &Device<'_>, processes: Vec<ChipProcess>) -> Result<Reading, Fault> {
+/// What is kept of a chip from one look to the next.
+#[derive(Debug)]
+pub(crate) struct Known {
+    facts: Facts,
+    measured: Option<(Instant, Reading)>,
+}
+
+impl Known {
+    /// What the chip measures, now or a moment ago: in a hurry it is looked at fifty times a second.
+    fn measure(&mut self, device: &Device<'_>) -> Result<Reading, Fault> {
+        match &self.measured {
+            Some((at, reading)) if at.elapsed() < MEASURED_FOR => Ok(reading.clone()),
+            _ => {
+                let reading = measure(device)?;
+                self.measured = Some((Instant::now(), reading.clone()));
+                Ok(reading)
+            }
+        }
+    }
+}
+
+fn measure(device: &Device<'_>) -> Result<Reading, Fault> {
     Ok(Reading {
         utilization: measured(device.utilization_rates())?.map(|used| used.gpu.min(100) as f32 / 100.0),
-        memory_used_mib: measured(device.memory_info())?.map(|memory| memory.used / MIB),
         power_watts: measured(device.power_usage())?.map(|milliwatts| milliwatts as f32 / 1000.0),
         temperature_celsius: measured(device.temperature(TemperatureSensor::Gpu))?.map(|celsius| celsius as f32),
         clock_mhz: measured(device.clock_info(Clock::SM))?,
         memory_clock_mhz: measured(device.clock_info(Clock::Memory))?,
         ecc_corrected: measured(device.total_ecc_errors(MemoryError::Corrected, EccCounter::Volatile))?,
         ecc_uncorrected: measured(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile))?,
-        processes: Some(processes),
+        ..Reading::default()
     })
 }
 
