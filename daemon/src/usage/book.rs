@@ -348,7 +348,7 @@ mod tests {
 
     fn submitted(job: u128, queue: &str) -> Event {
         let spec = serde_json::json!({"kind": Kind::Training, "name": "j", "queue": queue, "priority": 1, "replicas": 1,
-            "demand": chiptide_model::ChipDemand::Whole(1), "cpu_milli": 0, "memory_mib": 0, "preemptible": true, "grace": "0s"});
+            "demand": chiptide_model::ChipDemand::ShareSlots(500), "cpu_milli": 0, "memory_mib": 0, "preemptible": true, "grace": "0s"});
         let spec = serde_json::from_value(spec).expect("a spec");
         Event::JobSubmitted { job: JobId(Uuid::from_u128(job)), place: 1, spec: std::sync::Arc::new(spec) }
     }

@@ -110,16 +110,15 @@ impl<'a> Comparison<'a> {
             if after.len() < before.len() {
                 self.found.push(format!("{place} has {} variants fewer", before.len() - after.len()));
             }
-            // Variants keep their order: new ones are added at their place in the source, so each is looked for.
+            // Variants have no names: each is compared with the one that breaks least of it.
             for variant in before {
-                let name = |variant: &Value| (variant["$ref"].clone(), variant["properties"]["type"].clone());
-                match after.iter().find(|other| name(other) == name(variant)) {
-                    Some(other) => self.schema(&format!("{place} ({of})"), variant, other, way),
-                    None if after.len() >= before.len() => {
-                        self.found.push(format!("{place}: a variant of {of} is gone"))
-                    }
-                    None => {}
-                }
+                let trials = after.iter().map(|other| {
+                    let seen = self.seen.clone();
+                    let mut trial = Comparison { old: self.old, new: self.new, found: Vec::new(), seen };
+                    trial.schema(&format!("{place} ({of})"), variant, other, way);
+                    trial.found
+                });
+                self.found.extend(trials.min_by_key(Vec::len).unwrap_or_default());
             }
         }
     }
@@ -137,7 +136,8 @@ impl<'a> Comparison<'a> {
 
     fn words(&mut self, place: &str, old: &Value, new: &Value, way: Way) {
         let (were, are) = (list(&old["enum"]), list(&new["enum"]));
-        if way == Way::Sent && !are.is_empty() {
+        let is_tag = were.len() == 1 && are.len() == 1 && were != are;
+        if is_tag || (way == Way::Sent && !are.is_empty()) {
             let gone = were.iter().filter(|word| !are.contains(word));
             self.found.extend(gone.map(|word| format!("{place} does not take {word} any more")));
         }
