@@ -19,6 +19,7 @@ mod own_postgres;
 mod policy;
 mod postgres;
 mod processes;
+mod python;
 mod queues;
 mod reservations;
 mod standby;
