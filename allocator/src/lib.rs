@@ -24,6 +24,7 @@ pub mod preempt;
 pub mod queue;
 pub mod quota;
 pub mod register;
+pub mod rehearsal;
 pub mod report;
 pub mod reservations;
 pub mod restore;

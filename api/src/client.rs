@@ -3,6 +3,7 @@
 
 use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
 use crate::chip::{ChipView, ServiceBody};
+use crate::dry_run::{DryRunView, PLAN_HEADER};
 use crate::event::EventView;
 use crate::event_stream::EventStream;
 use crate::explain::ExplainView;
@@ -11,6 +12,7 @@ use crate::lease::{ExtensionBody, LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
 use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
 use crate::page::Page;
+use crate::policy::{PolicyAppliedView, PolicyVersionView, PolicyView, RollbackBody};
 use crate::problem::Problem;
 use crate::queue::QueuesView;
 use crate::usage::UsageView;
@@ -154,6 +156,55 @@ impl Client {
     pub async fn release_chip(&self, id: &str, reason: &str) -> Result<ChipView, ClientError> {
         let body = ServiceBody { reason: reason.to_owned() };
         self.send(self.request(Method::POST, &format!("/v1/chips/{id}/release")).json(&body)).await
+    }
+
+    /// What jobs would meet if they were submitted now.
+    pub async fn dry_run_jobs(&self, jobs: &[JobBody]) -> Result<DryRunView, ClientError> {
+        self.send(self.request(Method::POST, "/v1/jobs:dry-run").json(jobs)).await
+    }
+
+    /// The policy in force.
+    pub async fn policy(&self) -> Result<PolicyView, ClientError> {
+        self.get("/v1/policy", &()).await
+    }
+
+    /// One version of the policy.
+    pub async fn policy_version(&self, version: u64) -> Result<PolicyView, ClientError> {
+        self.get(&format!("/v1/policy/versions/{version}"), &()).await
+    }
+
+    /// One page of the policy's history, newest first.
+    pub async fn policy_versions(&self, filters: &[(&str, String)]) -> Result<Page<PolicyVersionView>, ClientError> {
+        self.get("/v1/policy/versions", filters).await
+    }
+
+    /// What a policy (YAML or JSON) would do if it were put in force now.
+    pub async fn dry_run_policy(&self, document: &str) -> Result<DryRunView, ClientError> {
+        let request = self.request(Method::POST, "/v1/policy:dry-run").header("content-type", "application/yaml");
+        self.send(request.body(document.to_owned())).await
+    }
+
+    /// Puts a policy (YAML or JSON) in force after the version that was seen; with the plan of a dry run, exactly so.
+    pub async fn put_policy(
+        &self,
+        document: &str,
+        seen: u64,
+        reason: &str,
+        plan: Option<&str>,
+    ) -> Result<PolicyAppliedView, ClientError> {
+        let request = self.request(Method::PUT, "/v1/policy").query(&[("reason", reason)]);
+        let request = request.header("content-type", "application/yaml").header("if-match", format!("\"{seen}\""));
+        let request = match plan {
+            Some(plan) => request.header(PLAN_HEADER, plan),
+            None => request,
+        };
+        self.send(request.body(document.to_owned())).await
+    }
+
+    /// Puts an earlier version of the policy in force again.
+    pub async fn roll_back_policy(&self, version: u64, reason: &str) -> Result<PolicyAppliedView, ClientError> {
+        let body = RollbackBody { reason: reason.to_owned() };
+        self.send(self.request(Method::POST, &format!("/v1/policy/versions/{version}/rollback")).json(&body)).await
     }
 
     /// Every queue with what it may hold and holds.

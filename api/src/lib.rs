@@ -6,6 +6,7 @@
 pub mod access;
 pub mod chip;
 pub mod client;
+pub mod dry_run;
 pub mod event;
 pub mod event_stream;
 pub mod explain;

@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// See queues: what each may hold, is owed, holds, borrows and lends
     #[command(subcommand)]
     Queue(Queue),
+    /// Read the policy, try a change, make it, go back
+    #[command(subcommand)]
+    Policy(Policy),
     /// See, renew and give back leases
     #[command(subcommand)]
     Lease(Lease),
@@ -123,6 +126,9 @@ pub(crate) enum Job {
 pub(crate) struct Submit {
     /// YAML or JSON: one job, a list, or several YAML documents; `-` reads standard input
     pub(crate) file: PathBuf,
+    /// Submit nothing: print what the jobs would meet, whom they would evict, or why they would wait
+    #[arg(long, conflicts_with_all = ["no_wait", "timeout", "idempotency_key", "parsable"])]
+    pub(crate) dry_run: bool,
     /// Return once the jobs are accepted
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -275,6 +281,64 @@ pub(crate) enum Lease {
 pub(crate) enum Queue {
     /// List queues
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Print the policy in force
+    Get {
+        /// An earlier version
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+        /// The document alone, as YAML that `apply` takes
+        #[arg(long)]
+        document: bool,
+    },
+    /// Open the policy in $EDITOR, show what the change would do, ask, and make it
+    Edit {
+        #[command(flatten)]
+        change: PolicyChange,
+    },
+    /// Print what a document changes of the policy in force
+    Diff {
+        /// YAML or JSON; `-` reads standard input
+        file: PathBuf,
+    },
+    /// Print what a document would do now: who would be evicted, who would start
+    DryRun {
+        /// YAML or JSON; `-` reads standard input
+        file: PathBuf,
+    },
+    /// Show what a document would do, ask, and put it in force
+    Apply {
+        /// YAML or JSON; `-` reads standard input
+        file: PathBuf,
+        #[command(flatten)]
+        change: PolicyChange,
+    },
+    /// List every version with its author and reason
+    History {
+        #[command(flatten)]
+        pages: Pages,
+    },
+    /// Put an earlier version in force again, as a new one
+    Rollback {
+        /// The version
+        version: u64,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PolicyChange {
+    /// Why; kept with the version
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Do not try it first and do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

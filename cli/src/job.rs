@@ -32,6 +32,9 @@ pub(crate) async fn run(command: Job, client: &Client, out: Out) -> Result<(), F
 /// Accepted means in Postgres; the wait after it only watches.
 async fn submit_and_wait(submit: &Submit, client: &Client, out: Out) -> Result<(), Failure> {
     let bodies = job_file::read(&submit.file)?;
+    if submit.dry_run {
+        return out.print(&client.dry_run_jobs(&bodies).await?, show::dry_run);
+    }
     let key = submit.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
     let mut jobs = match bodies.as_slice() {
         [one] => vec![insist(&key, async || client.create_job(one, Some(&key)).await).await?],

@@ -15,6 +15,7 @@ mod list;
 mod logs;
 mod output;
 mod places;
+mod policy;
 mod show;
 mod span;
 mod token;
@@ -54,6 +55,7 @@ async fn run(args: Args) -> Result<(), Failure> {
             let queues = connect::client(&args.daemon)?.queues().await?.items;
             out.print(queues.as_slice(), show::queues)
         }
+        Command::Policy(command) => policy::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Lease(command) => lease::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Node(command) => list::node(command, &connect::client(&args.daemon)?, out).await,
         Command::Chip(command) => list::chip(command, &connect::client(&args.daemon)?, out).await,

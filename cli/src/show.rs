@@ -6,6 +6,7 @@ mod explain;
 mod job;
 mod lease;
 mod node;
+mod policy;
 mod queue;
 
 pub(crate) use access::{tokens, whoami};
@@ -14,6 +15,7 @@ pub(crate) use explain::explanation;
 pub(crate) use job::{job, jobs, line as job_line, why};
 pub(crate) use lease::{lease, leases};
 pub(crate) use node::{node, nodes};
+pub(crate) use policy::{changes, dry_run, policy, policy_applied, policy_versions};
 pub(crate) use queue::queues;
 
 use comfy_table::Table;

@@ -176,3 +176,29 @@ fn an_explanation_is_told_to_people_and_to_programs() {
     let nobody = chiptide(daemon.url(), &["explain", "0190c2f0-0000-7000-8000-000000000009"], "");
     assert_eq!(nobody.status.code(), Some(3));
 }
+
+#[test]
+fn a_policy_follows_the_version_that_was_read_and_nobody_is_asked_where_nobody_is() {
+    let in_force = json!({"version": 3, "author": "a", "reason": "", "applied_at": "2026-11-24T12:00:00Z", "policy": {"queues": {"ads": {}}}});
+    let applied = json!({"version": 4, "author": "a", "reason": "more", "changes": [], "warnings": []});
+    let dry = json!({"plan": "0", "policy_version": 3, "evictions_total": 0, "evictions": [], "starts_total": 0, "starts": [],
+        "queues": [], "changes": [{"path": "queues.lab", "after": {}, "takes_effect": "now", "effect": "at once"}]});
+    let daemon = Daemon::start(move |seen| match (seen.method.as_str(), seen.path.as_str()) {
+        ("GET", "/v1/policy") => ok(in_force.clone()),
+        ("POST", "/v1/policy:dry-run") => ok(dry.clone()),
+        ("PUT", path) if path.starts_with("/v1/policy?reason=more") => ok(applied.clone()),
+        _ => problem(404, "not_found"),
+    });
+    let text = "queues: {ads: {}, lab: {}}";
+    let unasked = chiptide(daemon.url(), &["policy", "apply", "-", "--reason", "more"], text);
+    assert_eq!(unasked.status.code(), Some(2), "{}", words(&unasked.stderr));
+    assert!(words(&unasked.stderr).contains("+ queues.lab: {}") && words(&unasked.stderr).contains("--yes"));
+    assert!(daemon.seen().iter().all(|seen| seen.method != "PUT"), "nothing was changed");
+    let made = chiptide(daemon.url(), &["policy", "apply", "-", "--reason", "more", "--yes"], text);
+    assert_eq!(made.status.code(), Some(0), "{}", words(&made.stderr));
+    assert!(words(&made.stdout).contains("version 4 is in force"));
+    let put = daemon.seen().into_iter().find(|seen| seen.method == "PUT").expect("a change");
+    assert!(put.head.contains("if-match: \"3\"") && put.body == text, "{}", put.head);
+    let diff = chiptide(daemon.url(), &["policy", "diff", "-"], text);
+    assert_eq!(words(&diff.stdout).trim(), "+ queues.lab: {\"weight\":1}");
+}

@@ -40,6 +40,8 @@ pub struct Shared {
     pub agents: Agents,
     /// Turns to explain a job: each holds the cluster for milliseconds, and a round waits to apply.
     pub explaining: tokio::sync::Semaphore,
+    /// The turn to rehearse a change: each takes a copy of the whole cluster.
+    pub rehearsing: tokio::sync::Semaphore,
     /// Cancelled at shutdown, so that long-polls end.
     pub stopping: CancellationToken,
     /// How well we can serve.
@@ -63,6 +65,7 @@ impl Shared {
             logs: LogDesk::default(),
             agents,
             explaining: tokio::sync::Semaphore::new(EXPLAINING_MAX),
+            rehearsing: tokio::sync::Semaphore::new(1),
             stopping: CancellationToken::new(),
             health,
             role: Arc::default(),

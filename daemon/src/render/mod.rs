@@ -1,5 +1,6 @@
 //! The cluster as the wire shows it: jobs, chips, nodes, queues, reasons and explanations.
 
+mod dry_run;
 mod event;
 mod eviction;
 mod explain;
@@ -7,6 +8,7 @@ mod policy;
 mod queues;
 mod runs;
 
+pub use dry_run::{dry_run, plan_name};
 pub use event::event;
 pub use eviction::{eviction, steps};
 pub use explain::explanation;

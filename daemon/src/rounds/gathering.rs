@@ -9,7 +9,9 @@ use crate::store::StoreError;
 use crate::store::commit::Commit;
 use crate::store::idempotency_keys::{Key, Recorded};
 use chiptide_allocator::explain::Explainer;
-use chiptide_allocator::{Ack, Cluster, Command, Refusal, Round, Touched, check, check_touched, decide};
+use chiptide_allocator::{
+    Ack, Cluster, Command, Decision, Refusal, Round, Touched, check, check_touched, decide, rehearsal,
+};
 use chiptide_api::lease::LeaseView;
 use chiptide_model::{Event, Timestamp};
 use std::collections::HashSet;
@@ -18,6 +20,9 @@ use tokio::sync::oneshot;
 
 /// Where an answer goes once its round is committed.
 pub(super) type Reply = (oneshot::Sender<Answer>, Answer);
+
+/// What is known of a command beside the command: whether it was a list, its key, and where its answer goes.
+type Asked = (bool, Option<Key>, oneshot::Sender<Answer>);
 
 /// Keys whose first request is decided but not committed yet.
 pub(super) type Keys = HashSet<(String, String)>;
@@ -63,6 +68,11 @@ impl Gathering {
 
     /// Decides a batch on the draft. An error means that the draft is broken and must be thrown away.
     pub(super) fn decide(&mut self, draft: &mut Cluster, shared: &Shared, batch: Vec<Entry>) -> Result<(), StoreError> {
+        if batch.iter().any(|entry| entry.plan.is_some()) {
+            let (planned, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|entry| entry.plan.is_some());
+            planned.into_iter().try_for_each(|entry| self.decide_as_planned(draft, shared, entry))?;
+            return if rest.is_empty() { Ok(()) } else { self.decide(draft, shared, rest) };
+        }
         let started = Instant::now();
         let size = batch.len();
         let mut asked = Vec::with_capacity(size);
@@ -73,8 +83,39 @@ impl Gathering {
         }
         let round = Round { now: shared.now(), seed: rand::random() };
         let decision = decide(draft, commands, round);
-        verify(draft, decision.unfounded.as_ref(), &decision.events)?;
         metrics::decided(size, &decision.events);
+        self.take_in(draft, shared, decision, asked, (round.now, started))
+    }
+
+    /// Decides a command on a copy of the draft, which takes the draft's place if the plan is the one that was asked for.
+    fn decide_as_planned(&mut self, draft: &mut Cluster, shared: &Shared, entry: Entry) -> Result<(), StoreError> {
+        let Entry { command, many, key, plan, reply } = entry;
+        let (started, round) = (Instant::now(), Round { now: shared.now(), seed: rand::random() });
+        let commands = vec![command];
+        let new_jobs = rehearsal::new_jobs(&commands);
+        let mut trial = draft.clone();
+        let decision = decide(&mut trial, commands, round);
+        let name = render::plan_name(&rehearsal::plan(&decision.events, &new_jobs));
+        let is_refused = decision.answers.iter().any(Result::is_err);
+        if !is_refused && plan.is_some_and(|plan| plan != name) {
+            self.replies.push((reply, Refused::plan_stale().answer()));
+            return Ok(());
+        }
+        *draft = trial;
+        metrics::decided(1, &decision.events);
+        self.take_in(draft, shared, decision, vec![(many, key, reply)], (round.now, started))
+    }
+
+    /// Takes in what was decided, with the answers.
+    fn take_in(
+        &mut self,
+        draft: &Cluster,
+        shared: &Shared,
+        decision: Decision,
+        asked: Vec<Asked>,
+        (now, started): (Timestamp, Instant),
+    ) -> Result<(), StoreError> {
+        verify(draft, decision.unfounded.as_ref(), &decision.events)?;
         let decided = Instant::now();
         metrics::round_phase("decide", decided.duration_since(started));
         let mut explainer = Explainer::of(draft);
@@ -86,7 +127,7 @@ impl Gathering {
             }
             self.replies.push((reply, answer));
         }
-        self.events.extend(decision.events.into_iter().map(|event| (round.now, event)));
+        self.events.extend(decision.events.into_iter().map(|event| (now, event)));
         metrics::round_phase("answer", decided.elapsed());
         Ok(())
     }

@@ -96,7 +96,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     fn entry(command: Command) -> Entry {
-        Entry { command, many: false, key: None, reply: oneshot::channel().0 }
+        Entry { command, many: false, key: None, plan: None, reply: oneshot::channel().0 }
     }
 
     fn batch(submits: usize, urgent: usize, most: usize) -> (usize, usize) {

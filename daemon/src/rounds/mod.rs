@@ -32,6 +32,8 @@ pub struct Entry {
     pub many: bool,
     /// The idempotency key it came with.
     pub key: Option<Key>,
+    /// The plan that it must come to, else it is refused.
+    pub plan: Option<String>,
     /// Where the answer goes, after the commit.
     pub reply: oneshot::Sender<Answer>,
 }
@@ -70,12 +72,23 @@ impl Rounds {
     /// Submits a command; the answer comes after the commit. A full queue refuses at once, and so do rounds that cannot
     /// write.
     pub async fn submit(&self, command: Command, many: bool, key: Option<Key>) -> Result<Answer, Refused> {
+        self.submit_as(command, many, key, None).await
+    }
+
+    /// Submits a command that is done only as this plan of a dry run says, if one is given.
+    pub async fn submit_as(
+        &self,
+        command: Command,
+        many: bool,
+        key: Option<Key>,
+        plan: Option<String>,
+    ) -> Result<Answer, Refused> {
         if let Some(known) = self.health.unwritable() {
             return Err(Refused::store_unavailable(known.trouble));
         }
         let (reply, answer) = oneshot::channel();
         let entries = self.senders().ok_or_else(Refused::no_leader)?;
-        entries.try_send(Entry { command, many, key, reply }).map_err(|error| match error {
+        entries.try_send(Entry { command, many, key, plan, reply }).map_err(|error| match error {
             lanes::NotTaken::Full => {
                 metrics::shed("round", "the queue is full");
                 Refused::overloaded("the queue of commands is full")
@@ -93,7 +106,7 @@ impl Rounds {
         let (reply, answer) = oneshot::channel();
         // A closed queue means that we do not lead any more: the command has become pointless.
         if let Some(entries) = self.senders() {
-            let _ = entries.send(Entry { command, many: false, key: None, reply }).await;
+            let _ = entries.send(Entry { command, many: false, key: None, plan: None, reply }).await;
         }
         answer
     }

@@ -375,7 +375,7 @@ impl RoundLoop {
 
 /// A command of the loop's own, whose answer nobody waits for.
 fn own(command: Command) -> Entry {
-    Entry { command, many: false, key: None, reply: oneshot::channel().0 }
+    Entry { command, many: false, key: None, plan: None, reply: oneshot::channel().0 }
 }
 
 impl Failed {

@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Method, Uri};
+use chiptide_api::dry_run::PLAN_HEADER;
 use chiptide_api::problem::read_json;
 use chiptide_model::Millis;
 use futures_util::StreamExt;
@@ -193,4 +194,13 @@ pub(super) fn limit_of(limit: Option<u32>) -> Result<usize, Refused> {
 /// Splits a comma-separated parameter; empty when absent.
 pub(super) fn list_of(text: Option<&str>) -> Vec<String> {
     text.into_iter().flat_map(|text| text.split(',')).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// The plan of a dry run that a change is to follow.
+pub(super) fn plan_of(headers: &axum::http::HeaderMap) -> Result<Option<String>, Refused> {
+    let Some(plan) = headers.get(PLAN_HEADER) else { return Ok(None) };
+    let plan = plan.to_str().unwrap_or_default();
+    let is_plan = plan.len() == 32 && plan.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let invalid = || Refused::invalid_parameter(PLAN_HEADER, "the `plan` of a dry run: 32 hexadecimal digits");
+    is_plan.then(|| Some(plan.to_owned())).ok_or_else(invalid)
 }

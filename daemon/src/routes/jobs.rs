@@ -1,6 +1,6 @@
 //! `/v1/jobs`: submit, look, wait, cancel, report done.
 
-use super::extract::{Body, Id, Mutation, Params, Raw, json_bytes, limit_of, list_of, wait_of};
+use super::extract::{Body, Id, Mutation, Params, Raw, json_bytes, limit_of, list_of, plan_of, wait_of};
 use super::problem::{Answer, Refused};
 use crate::access::Who;
 use crate::app::App;
@@ -26,7 +26,8 @@ use uuid::Uuid;
 /// Submits one job, or up to 1,000 in one call (accepted all or none). The answer comes after the commit: 201 when every
 /// job already has its lease, 202 when one waits, with the reasons.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "createJobs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer; with another body it is refused.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer; with another body it is refused."),
+        ("Chiptide-Plan" = Option<String>, Header, description = "The plan of a dry run of these jobs: done exactly so, or refused (`plan_stale`).")),
     request_body = CreateBody,
     responses(
         (status = 201, description = "Every job was accepted and holds a lease.", content((JobView = "application/json"), (CreatedView = "application/json"))),
@@ -39,13 +40,17 @@ pub(super) async fn create(
     mutation: Mutation,
     request: Request,
 ) -> Result<Answer, Refused> {
+    let plan = plan_of(request.headers())?;
     let raw = json_bytes(request, &app).await?;
+    let (jobs, many) = parse(&app, &who, &raw)?;
+    app.rounds.submit_as(Command::Submit(jobs), many, mutation.key(&raw), plan).await
+}
+
+/// The jobs of a body, which are a list or one, if the caller may submit them.
+pub(super) fn parse(app: &App, who: &Who, raw: &[u8]) -> Result<(Vec<NewJob>, bool), Refused> {
     let many = raw.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let bodies: Vec<JobBody> = if many {
-        read_json(&raw).map_err(Refused::invalid)?
-    } else {
-        vec![read_json(&raw).map_err(Refused::invalid)?]
-    };
+    let bodies: Vec<JobBody> =
+        if many { read_json(raw).map_err(Refused::invalid)? } else { vec![read_json(raw).map_err(Refused::invalid)?] };
     if bodies.is_empty() || bodies.len() > JOBS_PER_CALL_MAX {
         let detail = format!("between 1 and {JOBS_PER_CALL_MAX} jobs in one call");
         return Err(Refused::invalid(Invalid::new("out_of_range", ".", detail)));
@@ -53,8 +58,8 @@ pub(super) async fn create(
     let policy = app.shared.cluster().policy.clone();
     let jobs = bodies.into_iter().enumerate().map(|(index, body)| new_job(body, &policy, many.then_some(index)));
     let jobs: Vec<NewJob> = jobs.collect::<Result<_, _>>()?;
-    keep_to_queues(&who, &policy, &jobs, many)?;
-    app.rounds.submit(Command::Submit(jobs), many, mutation.key(&raw)).await
+    keep_to_queues(who, &policy, &jobs, many)?;
+    Ok((jobs, many))
 }
 
 fn new_job(body: JobBody, policy: &Policy, index: Option<usize>) -> Result<NewJob, Refused> {

@@ -2,6 +2,7 @@
 
 mod chips;
 mod contract;
+mod dry_run;
 mod events;
 mod explain;
 mod extract;
@@ -85,6 +86,8 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(logs::of_job))
         .routes(routes!(queues::list))
         .routes(routes!(policy::get, policy::put))
+        .routes(routes!(dry_run::policy))
+        .routes(routes!(dry_run::jobs))
         .routes(routes!(policy::schema))
         .routes(routes!(policy::versions))
         .routes(routes!(policy::version))

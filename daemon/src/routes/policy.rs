@@ -1,6 +1,6 @@
 //! `/v1/policy`: what is in force, its history, another one, back to an earlier one.
 
-use super::extract::{Body, Mutation, Params, Raw, limit_of};
+use super::extract::{Body, Mutation, Params, Raw, limit_of, plan_of};
 use super::problem::{Answer, Refused};
 use crate::app::App;
 use crate::store::policies;
@@ -66,6 +66,7 @@ pub(super) struct PutParams {
 /// cluster. The answer comes after the commit and says what changed, from when each change counts, and what to beware of.
 #[utoipa::path(put, path = "/v1/policy", tag = "policy", operation_id = "putPolicy",
     params(PutParams, ("If-Match" = String, Header, description = "The version this change was made from, or `*`."),
+        ("Chiptide-Plan" = Option<String>, Header, description = "The plan of a dry run of this document: done exactly so, or refused (`plan_stale`)."),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key replays the first answer.")),
     request_body(content((PolicyDocument = "application/json"), (PolicyDocument = "application/yaml"))),
     responses((status = 200, description = "In force.", body = PolicyAppliedView, headers(("etag" = String, description = "The new version."))),
@@ -89,7 +90,7 @@ pub(super) async fn put(
         author: mutation.principal().to_owned(),
         reason: reason_of(params.reason)?,
     };
-    let answer = change_policy(&app, change, &mutation, &raw).await?;
+    let answer = change_policy(&app, change, &mutation, &raw, plan_of(&headers)?).await?;
     Ok(tagged(answer, Some(text)))
 }
 
@@ -144,9 +145,15 @@ pub(super) fn reason_of(reason: String) -> Result<String, Refused> {
     Ok(reason.to_owned())
 }
 
-async fn change_policy(app: &App, change: PolicyChange, mutation: &Mutation, raw: &[u8]) -> Result<Answer, Refused> {
+async fn change_policy(
+    app: &App,
+    change: PolicyChange,
+    mutation: &Mutation,
+    raw: &[u8],
+    plan: Option<String>,
+) -> Result<Answer, Refused> {
     tracing::info!(author = change.author, reason = change.reason, "a policy is put in force");
-    app.rounds.submit(Command::ChangePolicy(Box::new(change)), false, mutation.key(raw)).await
+    app.rounds.submit_as(Command::ChangePolicy(Box::new(change)), false, mutation.key(raw), plan).await
 }
 
 /// The answer to a change with the new version as its `ETag`, and the lines that its warnings are about.
@@ -227,7 +234,7 @@ pub(super) async fn rollback(
         format!("{said} (back to version {number})")
     };
     let change = PolicyChange { policy, after, author: mutation.principal().to_owned(), reason };
-    Ok(tagged(change_policy(&app, change, &mutation, &body.raw).await?, None))
+    Ok(tagged(change_policy(&app, change, &mutation, &body.raw, None).await?, None))
 }
 
 /// The JSON Schema of the document, for editors.

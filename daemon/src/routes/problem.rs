@@ -153,6 +153,12 @@ impl Refused {
         Refused::new(428, "if_match_required", "If-Match is needed", detail).at("if-match")
     }
 
+    /// What a dry run has told is not what would be decided now.
+    pub fn plan_stale() -> Refused {
+        let detail = "the cluster has moved since the dry run, so another plan would be made; nothing was done";
+        Refused::new(409, "plan_stale", "The plan is out of date", detail).at(chiptide_api::dry_run::PLAN_HEADER)
+    }
+
     /// No version of the policy with this number.
     pub fn no_such_policy(version: u64) -> Refused {
         Refused::new(404, "no_such_policy_version", "No such version", format!("there is no version {version}"))

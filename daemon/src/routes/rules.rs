@@ -58,6 +58,8 @@ const RULES: &[Line] = &[
     ("GET",    "/v1/queues",                     Right::ReadState,    About::All,   Audited::Nothing),
     ("GET",    "/v1/policy",                     Right::ReadState,    About::All,   Audited::Nothing),
     ("PUT",    "/v1/policy",                     Right::ChangePolicy, About::All,   Audited::All),
+    ("POST",   "/v1/policy:dry-run",             Right::ReadState,    About::All,   Audited::Nothing),
+    ("POST",   "/v1/jobs:dry-run",               Right::ManageJobs,   About::All,   Audited::Nothing),
     ("GET",    "/v1/policy/schema",              Right::ReadState,    About::All,   Audited::Nothing),
     ("GET",    "/v1/policy/versions",            Right::ReadState,    About::All,   Audited::Nothing),
     ("GET",    "/v1/policy/versions/{version}",  Right::ReadState,    About::All,   Audited::Nothing),

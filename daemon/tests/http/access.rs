@@ -21,6 +21,8 @@ const RIGHTS: &[(&str, &str)] = &[
     ("GET /v1/queues",                      "AOSV-"),
     ("GET /v1/policy",                      "AOSV-"),
     ("PUT /v1/policy",                      "A----"),
+    ("POST /v1/policy:dry-run",             "AOSV-"),
+    ("POST /v1/jobs:dry-run",               "A-s--"),
     ("GET /v1/policy/schema",               "AOSV-"),
     ("GET /v1/policy/versions",             "AOSV-"),
     ("GET /v1/policy/versions/{version}",   "AOSV-"),
@@ -93,7 +95,7 @@ async fn call(base: &str, token: Option<&str>, route: &str, on: &Things) -> (u16
         _ if path.starts_with("/v1/leases/") => &on.lease,
         _ => on.node,
     };
-    let body = if route == "POST /v1/jobs" {
+    let body = if ["POST /v1/jobs", "POST /v1/jobs:dry-run"].contains(&route) {
         json!({"kind": "training", "name": "x", "chips": 1, "queue": on.queue})
     } else {
         json!({"no such field": 1})

@@ -5,6 +5,7 @@ mod bad_input;
 mod breaking;
 mod common;
 mod contract;
+mod dry_run;
 mod elastic;
 mod events;
 mod explain;
