@@ -27,5 +27,5 @@ pub mod usage;
 pub mod work;
 pub mod workload;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, ClientTls};
 pub use problem::{Invalid, Problem};
