@@ -100,7 +100,16 @@ mod tests {
     fn refusal(status: u16, code: &str) -> ClientError {
         let (kind, title) = (format!("/problems/{code}"), code.to_owned());
         let (code, detail) = (code.to_owned(), String::new());
-        ClientError::Refused(Box::new(Problem { kind, title, status, code, detail, field: None, retry_after: None }))
+        ClientError::Refused(Box::new(Problem {
+            kind,
+            title,
+            status,
+            code,
+            detail,
+            field: None,
+            request_id: None,
+            retry_after: None,
+        }))
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::page::Page;
 use crate::policy::{PolicyAppliedView, PolicyVersionView, PolicyView, RollbackBody};
 use crate::problem::Problem;
 use crate::queue::QueuesView;
+use crate::usage::UsageView;
 use chiptide_model::Millis;
 use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
@@ -363,6 +364,11 @@ impl Client {
         let mut query = vec![("session", session.to_string()), ("wait", wait.to_string())];
         query.extend(after.map(|after| ("after", after.to_owned())));
         self.get(&format!("/v1/nodes/{node}/orders"), &query).await
+    }
+
+    /// Who had how much; `filters` are the query parameters of `GET /v1/usage`.
+    pub async fn usage(&self, filters: &[(&str, String)]) -> Result<UsageView, ClientError> {
+        self.get("/v1/usage", filters).await
     }
 
     /// One page of the event log: what follows position `after`. `filters` are the query parameters of the list.

@@ -23,6 +23,7 @@ pub mod problem;
 pub mod queue;
 pub mod reason;
 pub mod time;
+pub mod usage;
 pub mod work;
 pub mod workload;
 

@@ -24,6 +24,9 @@ pub struct Problem {
     /// The field at fault, as a path into the body (`jobs[3].replicas`) or the name of a parameter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// The request's id, as in the answer's `x-request-id` and in the daemon's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// When to try again, as the answer's `Retry-After` said; not a part of the body.
     #[serde(skip)]
     pub retry_after: Option<Duration>,

@@ -63,6 +63,8 @@ pub(crate) enum Command {
         /// The job
         job: Uuid,
     },
+    /// See who had how much chip time, and what became of it
+    Usage(Usage),
     /// See what happened, and with --follow what happens
     Events(Events),
     /// See queues: what each may hold, is owed, holds, borrows and lends
@@ -150,6 +152,22 @@ pub(crate) struct Submit {
     /// Print the ids alone, one a line
     #[arg(long)]
     pub(crate) parsable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Usage {
+    /// What to tell apart: hour, day, queue, job, class, label:KEY
+    #[arg(long, value_delimiter = ',', default_value = "queue")]
+    pub(crate) by: Vec<String>,
+    /// How far back, by whole hours
+    #[arg(long, default_value = "7d")]
+    pub(crate) since: Millis,
+    /// Only this queue
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Only this device class
+    #[arg(long)]
+    pub(crate) device_class: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

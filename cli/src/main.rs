@@ -20,6 +20,7 @@ mod show;
 mod span;
 mod token;
 mod up;
+mod usage;
 mod wait;
 
 use args::{Args, Command};
@@ -62,6 +63,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Token(command) => token::run(command, &connect::client(&args.daemon)?, out).await,
         Command::Audit(wanted) => token::audit(wanted, &connect::client(&args.daemon)?, out).await,
         Command::Whoami => token::whoami(&connect::client(&args.daemon)?, out).await,
+        Command::Usage(asked) => usage::print(&asked, &connect::client(&args.daemon)?, out).await,
         Command::Up(up) => up::run(&up).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "chiptide", &mut std::io::stdout());

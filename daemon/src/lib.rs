@@ -37,6 +37,7 @@ pub mod telemetry;
 pub mod term;
 pub mod tls;
 mod turns;
+pub mod usage;
 pub mod watchers;
 pub mod whole_file;
 pub mod workloads;

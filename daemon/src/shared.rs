@@ -28,6 +28,8 @@ pub struct Shared {
     pub tail: Tail,
     /// Prints them for those who watch.
     pub press: Press,
+    /// Asks whoever keeps the accounts to bring them up to date.
+    pub usage: crate::usage::Desk,
     /// Places for those who watch.
     pub watch_places: Arc<tokio::sync::Semaphore>,
     /// Newest readings.
@@ -57,6 +59,7 @@ impl Shared {
             watchers: Watchers::default(),
             tail: Tail::default(),
             press: Press::default(),
+            usage: crate::usage::Desk::default(),
             watch_places: Arc::new(tokio::sync::Semaphore::new(watches as usize)),
             telemetry: Telemetry::default(),
             logs: LogDesk::default(),

@@ -7,6 +7,7 @@ use crate::metrics;
 use crate::rounds::{self, Led, Rounds};
 use crate::shared::Shared;
 use crate::store::{Store, StoreError, idempotency_keys};
+use crate::usage;
 use anyhow::Context;
 use chiptide_allocator::Command;
 use chiptide_model::Policy;
@@ -27,6 +28,7 @@ pub struct Term {
     keeping: JoinHandle<Kept>,
     resign: CancellationToken,
     silence: JoinHandle<()>,
+    accounts: JoinHandle<()>,
     over: CancellationToken,
 }
 
@@ -74,7 +76,8 @@ impl Term {
         metrics::took_over();
         let over = CancellationToken::new();
         let silence = tokio::spawn(watch_silence(shared.clone(), rounds.clone(), store.clone(), over.clone()));
-        Ok(Term { shared: shared.clone(), rounds: rounds.clone(), led, keeping, resign, silence, over })
+        let accounts = tokio::spawn(usage::keep(shared.clone(), store.clone(), leadership, over.clone()));
+        Ok(Term { shared: shared.clone(), rounds: rounds.clone(), led, keeping, resign, silence, accounts, over })
     }
 
     /// Waits for the end that nobody asked for.
@@ -107,6 +110,9 @@ impl Term {
         let _ = self.led.ended().await;
         // What these rounds met with the database ends with them: nobody else would take it back.
         self.shared.health.well(Witness::Rounds, self.shared.now());
+        if let Err(error) = self.accounts.await {
+            tracing::error!(%error, "the keeping of accounts broke");
+        }
         if let Err(error) = self.silence.await {
             tracing::error!(%error, "the watch of silent nodes broke");
         }
@@ -117,6 +123,7 @@ impl Term {
     pub async fn resign(mut self) -> anyhow::Result<()> {
         self.over.cancel();
         self.silence.await.context("join the watch of silent nodes")?;
+        self.accounts.await.context("join the keeping of accounts")?;
         self.rounds.close();
         let ended = self.led.ended().await;
         self.resign.cancel();

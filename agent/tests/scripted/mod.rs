@@ -258,7 +258,7 @@ async fn orders(
 fn refusal(status: u16, code: &str) -> Response {
     let (kind, title) = (format!("/problems/{code}"), code.to_owned());
     let (code, detail) = (code.to_owned(), String::new());
-    let problem = Problem { kind, title, status, code, detail, field: None, retry_after: None };
+    let problem = Problem { kind, title, status, code, detail, field: None, request_id: None, retry_after: None };
     (StatusCode::from_u16(status).expect("a status"), Json(problem)).into_response()
 }
 

@@ -176,6 +176,7 @@ fn picked(answer: Value) -> Option<Value> {
 /// Which entries to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// The caller's id.
     who: Option<String>,

@@ -20,6 +20,7 @@ const REASON_MAX: usize = 400;
 /// Which chips to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// Chips of one node.
     node: Option<String>,
@@ -28,6 +29,7 @@ pub(super) struct ListParams {
     /// `free`, `held`, `reclaiming`, `quarantined` or `unknown`.
     state: Option<String>,
     /// Items of a page, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// From `next_cursor` of the page before.
     cursor: Option<String>,

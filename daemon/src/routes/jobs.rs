@@ -84,6 +84,7 @@ fn keep_to_queues(who: &Who, policy: &Policy, jobs: &[NewJob], many: bool) -> Re
 /// How to wait for a job.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct GetParams {
     /// Wait so long for a change (`30s`, at most `60s`).
     wait: Option<String>,
@@ -162,6 +163,7 @@ async fn find(app: &App, id: JobId) -> Result<JobView, Refused> {
 /// Which jobs to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// States, comma-separated.
     state: Option<String>,
@@ -174,6 +176,7 @@ pub(super) struct ListParams {
     /// Labels as `key=value`, comma-separated; all must match.
     label: Option<String>,
     /// Items of a page, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// From `next_cursor` of the page before.
     cursor: Option<String>,

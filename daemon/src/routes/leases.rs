@@ -49,12 +49,14 @@ pub(super) async fn get(State(app): State<App>, Id(id): Id<LeaseId>) -> Result<J
 /// Which leases to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// States (`active`, `revoking`, `ended`), comma-separated; default `active,revoking`.
     state: Option<String>,
     /// Leases of one job.
     job: Option<Uuid>,
     /// Items of a page, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// From `next_cursor` of the page before.
     cursor: Option<String>,

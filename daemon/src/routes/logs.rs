@@ -31,6 +31,7 @@ const BRING_LIMIT: Duration = Duration::from_secs(10);
 /// Which output, and from where on.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogParams {
     /// The replica; default 0.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 mod audit;
 mod chips;
+mod contract;
 mod dry_run;
 mod events;
 mod explain;
@@ -16,10 +17,13 @@ mod nodes;
 mod policy;
 pub mod problem;
 mod queues;
+mod reference;
 mod registration;
+mod request_id;
 pub mod rules;
 mod standby;
 mod tokens;
+mod usage;
 
 use crate::admission::Kind;
 use crate::app::App;
@@ -32,6 +36,8 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
 use problem::Refused;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -56,6 +62,7 @@ pub const BODY_MAX: usize = 4 * 1024 * 1024;
         (name = "agents", description = "What a node's agent calls."),
         (name = "events", description = "What happened, as it happens."),
         (name = "access", description = "Who may do what."),
+        (name = "usage", description = "Who had how much, and what became of it."),
         (name = "health", description = "Whether the daemon lives and serves.")
     )
 )]
@@ -105,6 +112,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(chips::quarantine))
         .routes(routes!(chips::release))
         .routes(routes!(events::watch))
+        .routes(routes!(usage::get))
         .routes(routes!(tokens::whoami))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
@@ -127,9 +135,8 @@ pub fn api_yaml() -> String {
 /// The whole service.
 pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
     let (router, openapi) = routes();
-    let contract = axum::Json(openapi);
     let router = router
-        .route("/v1/openapi.json", axum::routing::get(async move || contract.clone()))
+        .merge(contract::router(&openapi))
         .fallback(async |request: Request| Refused::no_such_route(request.uri().path()))
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), guard::keep_to_own))
@@ -146,6 +153,9 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
             tracing::error!("a handler panicked");
             Refused::internal("the request hit a bug; it is logged").into_response()
         }))
+        .layer(from_fn(request_id::name_problems))
+        // Not events, which come one by one, and not what is small.
+        .layer(CompressionLayer::new().gzip(true).compress_when(DefaultPredicate::new().and(SizeAbove::new(1024))))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(app)

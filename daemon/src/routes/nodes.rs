@@ -219,6 +219,7 @@ fn parse_report(node: &NodeId, body: &ReportBody) -> Result<Report, Invalid> {
 /// How to wait for orders.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OrdersParams {
     /// The session from registration.
     session: Uuid,
@@ -300,10 +301,12 @@ pub(super) async fn declare_off(
 /// Which nodes to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// `up` or `unknown`.
     state: Option<String>,
     /// Items of a page, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// From `next_cursor` of the page before.
     cursor: Option<String>,

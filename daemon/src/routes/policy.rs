@@ -55,6 +55,7 @@ fn with_etag(version: u64, mut response: Response) -> Response {
 /// Why the policy is changed.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PutParams {
     /// Why, in your words, at most 1000 bytes; kept with the version.
     #[serde(default)]
@@ -169,8 +170,10 @@ fn tagged(mut answer: Answer, text: Option<&str>) -> Response {
 /// A page of the history.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// Items of a page, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// From `next_cursor` of the page before.
     cursor: Option<String>,

@@ -74,6 +74,7 @@ impl Refused {
             code: self.code.into(),
             detail: self.detail.clone(),
             field: self.field.clone(),
+            request_id: None,
             retry_after: None,
         };
         Answer::json(self.status, &problem)

@@ -43,8 +43,8 @@ pub enum Audited {
 /// A route with its rule: method, path as the router has it, right, whose thing, what of it is audited.
 type Line = (&'static str, &'static str, Right, About, Audited);
 
-/// Open to all, and nothing else is.
-const OPEN: [&str; 3] = ["/healthz", "/readyz", "/version"];
+/// Open to all, and nothing else is. The contract says nothing of this cluster.
+const OPEN: [&str; 6] = ["/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/openapi.yaml"];
 
 /// Takes a join token instead.
 const JOIN: &str = "/v1/join";
@@ -84,6 +84,7 @@ const RULES: &[Line] = &[
     ("GET",    "/v1/chips/{id}",                 Right::ReadState,    About::All,   Audited::Nothing),
     ("POST",   "/v1/chips/{id}/quarantine",      Right::Operate,      About::All,   Audited::All),
     ("POST",   "/v1/chips/{id}/release",         Right::Operate,      About::All,   Audited::All),
+    ("GET",    "/v1/usage",                      Right::ReadJobs,     About::All,   Audited::Nothing),
     ("GET",    "/v1/events",                     Right::ReadJobs,     About::All,   Audited::Nothing),
     ("GET",    "/v1/whoami",                     Right::BeKnown,      About::All,   Audited::Nothing),
     ("POST",   "/v1/tokens",                     Right::ManageAccess, About::All,   Audited::All),

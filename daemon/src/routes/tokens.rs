@@ -110,8 +110,10 @@ fn after(now: Timestamp, span_ms: u64) -> Result<DateTime<Utc>, Invalid> {
 /// Which tokens to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
     /// Items of a page, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// From `next_cursor` of the page before.
     cursor: Option<String>,

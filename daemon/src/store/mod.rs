@@ -30,6 +30,7 @@ pub mod queue_usage;
 pub mod reservations;
 pub mod tokens;
 pub mod trouble;
+pub mod usage;
 pub mod work_ends;
 
 use chiptide_model::Timestamp;

@@ -44,6 +44,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("GET /v1/chips/{id}",                  "AOSV-"),
     ("POST /v1/chips/{id}/quarantine",      "AO---"),
     ("POST /v1/chips/{id}/release",         "AO---"),
+    ("GET /v1/usage",                       "AOSV-"),
     ("GET /v1/events",                      "AOSV-"),
     ("GET /v1/whoami",                      "AOSVG"),
     ("POST /v1/tokens",                     "A----"),
