@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// See, renew and give back leases
     #[command(subcommand)]
     Lease(Lease),
-    /// See nodes
+    /// See nodes, take them out of service and back
     #[command(subcommand)]
     Node(Node),
     /// See chips
@@ -337,6 +337,33 @@ pub(crate) enum Node {
     Get {
         /// The node's name
         id: String,
+    },
+    /// Let nothing more be granted on a node; who is there may finish
+    Cordon {
+        /// The node's name
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Empty a node: give notice to everyone there
+    Drain {
+        /// The node's name
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// Holders may stay for so long, if their own grace ends before
+        #[arg(long, value_name = "SPAN")]
+        within: Option<Millis>,
+    },
+    /// Give a node back to work
+    Uncordon {
+        /// The node's name
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
     },
 }
 

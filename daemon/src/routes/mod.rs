@@ -1,6 +1,7 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
 mod chips;
+mod cordon;
 mod dry_run;
 mod events;
 mod explain;
@@ -95,6 +96,9 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::register))
         .routes(routes!(nodes::declare_off))
+        .routes(routes!(cordon::cordon))
+        .routes(routes!(cordon::drain))
+        .routes(routes!(cordon::uncordon))
         .routes(routes!(nodes::report_in))
         .routes(routes!(nodes::get_orders))
         .routes(routes!(logs::bring))

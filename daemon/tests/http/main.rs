@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod common;
 mod contract;
+mod cordon;
 mod dry_run;
 mod elastic;
 mod events;
