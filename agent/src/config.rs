@@ -3,6 +3,7 @@
 
 use crate::host;
 use anyhow::{Context, bail, ensure};
+use chiptide_api::ClientTls;
 use chiptide_model::Millis;
 use clap::{Args, Parser, ValueEnum};
 use serde::Deserialize;
@@ -51,6 +52,21 @@ pub struct Given {
     /// File that holds the bearer token
     #[arg(long, env = "CHIPTIDE_AGENT_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// What lets this agent in, once (`chiptide node join-token`); better given in a file
+    #[arg(long, env = "CHIPTIDE_AGENT_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
+    /// File that holds the join token
+    #[arg(long, env = "CHIPTIDE_AGENT_JOIN_TOKEN_FILE", value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// Certificates (PEM) of authorities to trust besides the system's
+    #[arg(long, env = "CHIPTIDE_AGENT_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Client certificate (PEM) that names this node, instead of a token
+    #[arg(long, env = "CHIPTIDE_AGENT_CERT", value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, env = "CHIPTIDE_AGENT_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
     /// The node's name [default: the host name]
     #[arg(long, env = "CHIPTIDE_AGENT_NODE")]
     node: Option<String>,
@@ -206,6 +222,11 @@ pub struct Config {
     pub log_format: LogFormat,
     token: Option<String>,
     token_file: Option<PathBuf>,
+    join_token: Option<String>,
+    join_token_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 impl Given {
@@ -221,6 +242,19 @@ impl Given {
             // A token and its file are one choice: the upper place makes it.
             token_file: if self.token.is_some() { None } else { self.token_file.clone().or(below.token_file) },
             token: if self.token_file.is_some() { self.token } else { self.token.or(below.token) },
+            join_token_file: if self.join_token.is_some() {
+                None
+            } else {
+                self.join_token_file.clone().or(below.join_token_file)
+            },
+            join_token: if self.join_token_file.is_some() {
+                self.join_token
+            } else {
+                self.join_token.or(below.join_token)
+            },
+            ca: self.ca.or(below.ca),
+            cert: self.cert.or(below.cert),
+            key: self.key.or(below.key),
             node: self.node.or(below.node),
             cpu_milli: self.cpu_milli.or(below.cpu_milli),
             memory_mib: self.memory_mib.or(below.memory_mib),
@@ -307,20 +341,35 @@ impl Config {
             log_format: given.log_format.unwrap_or(LogFormat::Human),
             token: given.token,
             token_file: given.token_file,
+            join_token: given.join_token,
+            join_token_file: given.join_token_file,
+            ca: given.ca,
+            cert: given.cert,
+            key: given.key,
         })
     }
 
-    /// The bearer token.
-    pub fn token(&self) -> anyhow::Result<String> {
-        let token = match (&self.token, &self.token_file) {
-            (Some(token), _) => token.clone(),
-            (None, Some(file)) => {
-                fs::read_to_string(file).with_context(|| format!("read the token from {}", file.display()))?
-            }
-            (None, None) => bail!("no token: set token_file or CHIPTIDE_AGENT_TOKEN"),
+    /// The bearer token, if one is given rather than joined for.
+    pub fn token(&self) -> anyhow::Result<Option<String>> {
+        secret("the token", self.token.as_deref(), self.token_file.as_deref())
+    }
+
+    /// The join token, if one is given.
+    pub fn join_token(&self) -> anyhow::Result<Option<String>> {
+        // One that was read from a file and used may be gone; the credential is what counts then.
+        let file = self.join_token_file.as_deref().filter(|file| file.exists());
+        secret("the join token", self.join_token.as_deref(), file)
+    }
+
+    /// What a daemon with TLS takes.
+    pub fn tls(&self) -> anyhow::Result<ClientTls> {
+        let read = |file: &PathBuf| fs::read(file).with_context(|| format!("read {}", file.display()));
+        let identity = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some([read(cert)?, read(key)?].concat()),
+            (None, None) => None,
+            _ => bail!("cert and key are given together or not at all"),
         };
-        ensure!(!token.trim().is_empty(), "the token is empty");
-        Ok(token.trim().to_owned())
+        Ok(ClientTls { ca: self.ca.as_ref().map(read).transpose()?, identity })
     }
 
     /// The configuration as a file would say it; the token itself stays hidden.
@@ -337,6 +386,16 @@ impl Config {
         }
         if let Some(file) = &self.token_file {
             line("token_file", quoted(&file.display().to_string()));
+        }
+        if self.join_token.is_some() {
+            line("join_token", quoted("(hidden)"));
+        }
+        let files =
+            [("join_token_file", &self.join_token_file), ("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        for (key, file) in files {
+            if let Some(file) = file {
+                line(key, quoted(&file.display().to_string()));
+            }
         }
         line("node", quoted(&self.node));
         line("cpu_milli", self.cpu_milli.to_string());
@@ -387,6 +446,19 @@ impl Config {
     }
 }
 
+/// A secret that is given, or is in a file.
+fn secret(what: &str, given: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let secret = match (given, file) {
+        (Some(secret), _) => secret.to_owned(),
+        (None, Some(file)) => {
+            fs::read_to_string(file).with_context(|| format!("read {what} from {}", file.display()))?
+        }
+        (None, None) => return Ok(None),
+    };
+    ensure!(!secret.trim().is_empty(), "{what} is empty");
+    Ok(Some(secret.trim().to_owned()))
+}
+
 /// Refuses variables with our prefix that no key answers to.
 fn refuse_unknown_variables(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let command = <CommandLine as clap::CommandFactory>::command();
@@ -419,7 +491,7 @@ mod tests {
         let config = from("").expect("valid");
         assert_eq!((config.daemon.as_str(), config.sample_every), ("http://127.0.0.1:7070", Millis::from_secs(2)));
         assert!(config.cpu_milli > 0 && config.memory_mib > 0 && !config.node.is_empty());
-        assert!(config.token().is_err());
+        assert_eq!(config.token().expect("readable"), None);
     }
 
     #[test]
@@ -438,7 +510,7 @@ mod tests {
         let above = Given { token: Some("secret".into()), ..Given::default() };
         let defaults = Given::from_toml(DEFAULT, "default").expect("valid");
         let config = Config::of(above.or(below).or(defaults)).expect("valid");
-        assert_eq!(config.token().expect("a token"), "secret");
+        assert_eq!(config.token().expect("a token").as_deref(), Some("secret"));
         assert!(!config.to_toml().contains("secret"));
     }
 

@@ -9,6 +9,7 @@ pub mod agent;
 mod backoff;
 mod complaints;
 pub mod config;
+pub mod credential;
 pub mod dialogue;
 pub mod fault_point;
 pub mod faults;

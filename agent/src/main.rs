@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::credential::Credential;
 use chiptide_agent::fault_point;
 use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
@@ -108,7 +109,7 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
         kmsg::start(&config.kmsg, seeing.clone()).context("start reading the kernel's log")?;
     }
     drop(seeing);
-    let client = Client::new(&config.daemon, &config.token()?).context("make a client")?;
+    let client = connect(config, &state).await?;
     let node = NodeConfig {
         node: config.node.clone(),
         boot_id: boot_id.clone(),
@@ -132,6 +133,20 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
     let (_never, stop) = watch::channel(false);
     agent.run(stop).await;
     Ok(())
+}
+
+/// A client with what lets this agent in: the token or certificate that is given, else the node's own credential.
+async fn connect(config: &Config, state: &StateDir) -> anyhow::Result<Client> {
+    let (token, tls) = (config.token()?, config.tls()?);
+    let has_certificate = tls.identity.is_some();
+    let client =
+        Client::with_tls(&config.daemon, token.as_deref().unwrap_or_default(), tls).context("make a client")?;
+    if token.is_none() && !has_certificate {
+        let credential = Credential::of(state.path());
+        credential.take_up(&client, &config.node, config.join_token()?.as_deref()).await?;
+        tokio::spawn(credential.keep_young(client.clone(), config.node.clone()));
+    }
+    Ok(client)
 }
 
 fn xid_table(config: &Config) -> anyhow::Result<XidTable> {

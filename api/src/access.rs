@@ -137,3 +137,82 @@ pub struct WhoamiView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
 }
+
+/// One call that changed something, or was to, and who made it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// Its number; later ones have higher ones.
+    pub seq: u64,
+    /// When it was answered.
+    pub at: DateTime<Utc>,
+    /// Who called: the id of a token, `oidc:` and a subject, `certificate:` and a node; empty where nobody was known.
+    pub who: String,
+    /// What the token is for, or whose it is.
+    pub name: String,
+    /// The role they had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Method and route.
+    #[schema(example = "POST /v1/jobs/{id}/cancel")]
+    pub action: String,
+    /// What the path names: a job, a lease, a node, a chip, a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The address it came from.
+    pub address: String,
+    /// The request's id, which is in the answer's `x-request-id`.
+    pub request_id: String,
+    /// `allowed`; `refused`: nothing was done; `failed`: the daemon could not, or cannot tell.
+    pub outcome: String,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// The stable code of a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// How the target stood before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub before: Option<serde_json::Value>,
+    /// How it, or what was made, stood after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub after: Option<serde_json::Value>,
+}
+
+/// A join token to be made: it lets one agent in, once.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinTokenBody {
+    /// The only node it is good for, in place of the credentials that node may have; without, it is good for any node that
+    /// has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// After how long it is void; default 10 minutes, at most 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "10m")]
+    pub expires_in: Option<Millis>,
+}
+
+/// A join token just made. Its secret is told here and nowhere else.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokenView {
+    /// The whole join token: what the agent is given.
+    pub join_token: String,
+    /// Its public part.
+    pub id: String,
+    /// The only node it is good for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// When it becomes void.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// An agent that joins.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinBody {
+    /// The join token.
+    pub join_token: String,
+    /// The node's name.
+    pub node: String,
+}

@@ -1,7 +1,9 @@
 //! A thin typed client. It adds a bearer token, reads problem answers, and never repeats a call that may have been heard.
 //! Given several daemons, it stays with one for as long as that answers.
 
-use crate::access::{NewTokenView, TokenBody, TokenView, WhoamiView};
+use crate::access::{
+    AuditView, JoinBody, JoinTokenBody, JoinTokenView, NewTokenView, TokenBody, TokenView, WhoamiView,
+};
 use crate::chip::{ChipView, ServiceBody};
 use crate::dry_run::{DryRunView, PLAN_HEADER};
 use crate::event::EventView;
@@ -21,8 +23,8 @@ use chiptide_model::Millis;
 use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -79,17 +81,44 @@ pub struct Client {
     http: reqwest::Client,
     bases: Arc<[String]>,
     current: Arc<AtomicUsize>,
-    token: String,
+    token: Arc<RwLock<String>>,
+}
+
+/// What a client needs for a daemon with TLS, beyond what the system trusts.
+#[derive(Clone, Debug, Default)]
+pub struct ClientTls {
+    /// Authorities that are trusted besides the system's, PEM.
+    pub ca: Option<Vec<u8>>,
+    /// A client certificate with its key, PEM.
+    pub identity: Option<Vec<u8>>,
 }
 
 impl Client {
     /// A client of the daemon at `base` (`http://127.0.0.1:7070`), with its bearer token. `base` may name several,
     /// separated by commas: one that cannot be reached, or has no leader to ask, is followed by the next.
     pub fn new(base: &str, token: &str) -> Result<Client, ClientError> {
-        let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-        let http = builder.build().map_err(|source| ClientError::Unreachable { url: base.into(), source })?;
+        Client::with_tls(base, token, ClientTls::default())
+    }
+
+    /// The same, for daemons with TLS. Refuses certificates that cannot be read.
+    pub fn with_tls(base: &str, token: &str, tls: ClientTls) -> Result<Client, ClientError> {
+        let failed = |source| ClientError::Unreachable { url: base.into(), source };
+        let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+        if let Some(pem) = tls.ca {
+            builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(&pem).map_err(failed)?);
+        }
+        if let Some(pem) = tls.identity {
+            builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(failed)?);
+        }
+        let http = builder.build().map_err(failed)?;
         let bases = base.split(',').map(|base| base.trim().trim_end_matches('/').to_owned()).collect();
-        Ok(Client { http, bases, current: Arc::default(), token: token.to_owned() })
+        Ok(Client { http, bases, current: Arc::default(), token: Arc::new(RwLock::new(token.to_owned())) })
+    }
+
+    /// Calls from now on, those of clones included, go with this token.
+    pub fn set_token(&self, token: &str) {
+        // A poisoned lock still holds a whole text: nothing can panic while it is written.
+        token.clone_into(&mut self.token.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Turns to the next daemon, for the calls to come: this one does not answer as it should. Only a caller knows when it
@@ -405,6 +434,27 @@ impl Client {
         self.send(self.request(Method::DELETE, &format!("/v1/tokens/{id}"))).await
     }
 
+    /// Makes a join token.
+    pub async fn create_join_token(&self, body: &JoinTokenBody) -> Result<JoinTokenView, ClientError> {
+        self.send(self.request(Method::POST, "/v1/join-tokens").json(body)).await
+    }
+
+    /// Gives a join token for a credential of the node.
+    pub async fn join(&self, node: &str, join_token: &str) -> Result<NewTokenView, ClientError> {
+        let body = JoinBody { join_token: join_token.to_owned(), node: node.to_owned() };
+        self.send(self.request(Method::POST, "/v1/join").json(&body)).await
+    }
+
+    /// Makes a new credential of the node in place of the one that asks.
+    pub async fn renew_credential(&self, node: &str) -> Result<NewTokenView, ClientError> {
+        self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/credential"))).await
+    }
+
+    /// One page of the audit, newest first.
+    pub async fn audit(&self, filters: &[(&str, String)]) -> Result<Page<AuditView>, ClientError> {
+        self.get("/v1/audit", filters).await
+    }
+
     /// Whether the daemon is ready to serve.
     pub async fn ready(&self) -> bool {
         let answer = self.http.get(format!("{}/readyz", self.base())).timeout(Duration::from_secs(2)).send().await;
@@ -423,10 +473,10 @@ impl Client {
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         // Long-polls wait for up to a minute; anything slower is a dead connection.
-        self.http
-            .request(method, format!("{}{path}", self.base()))
-            .bearer_auth(&self.token)
-            .timeout(Duration::from_secs(90))
+        let request = self.http.request(method, format!("{}{path}", self.base())).timeout(Duration::from_secs(90));
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        // Without one, a client certificate says who it is.
+        if token.is_empty() { request } else { request.bearer_auth(&*token) }
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {

@@ -26,5 +26,5 @@ pub mod time;
 pub mod work;
 pub mod workload;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, ClientTls};
 pub use problem::{Invalid, Problem};

@@ -31,6 +31,15 @@ pub(crate) struct Daemon {
     /// Bearer token; else the one in CHIPTIDE_TOKEN_FILE, else the one that `chiptide up` wrote
     #[arg(long, global = true, env = "CHIPTIDE_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Certificates (PEM) of authorities to trust besides the system's
+    #[arg(long, global = true, env = "CHIPTIDE_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Client certificate (PEM)
+    #[arg(long, global = true, env = "CHIPTIDE_CERT", value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, env = "CHIPTIDE_KEY", value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// How to print.
@@ -74,6 +83,8 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(Token),
+    /// See who did what, or was refused, newest first
+    Audit(Audit),
     /// Show who you are to the daemon, and what you may do
     Whoami,
     /// Run a cluster on this machine until Ctrl-C
@@ -365,6 +376,15 @@ pub(crate) enum Node {
         #[arg(long)]
         reason: String,
     },
+    /// Make a join token: with it one new agent comes in, once
+    JoinToken {
+        /// The only node it is good for, in place of the credentials that node may have
+        #[arg(long)]
+        node: Option<String>,
+        /// After how long it is void [default: 10m]
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Millis>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -404,6 +424,27 @@ pub(crate) enum Chip {
         #[arg(long)]
         reason: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Audit {
+    /// Only calls of this caller: a token's id
+    #[arg(long)]
+    pub(crate) who: Option<String>,
+    /// Only this method and route, e.g. `POST /v1/jobs/{id}/cancel`
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only what is about this job, lease, node, chip or token
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Only `allowed`, `refused` or `failed`
+    #[arg(long)]
+    pub(crate) outcome: Option<String>,
+    /// Only the last so long, e.g. `24h`
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<Millis>,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
 }
 
 #[derive(Debug, Subcommand)]

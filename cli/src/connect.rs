@@ -3,7 +3,7 @@
 use crate::args::Daemon;
 use crate::failure::Failure;
 use crate::places;
-use chiptide_api::Client;
+use chiptide_api::{Client, ClientTls};
 use std::path::Path;
 
 /// A client of the daemon that the command line names.
@@ -12,7 +12,14 @@ pub(crate) fn client(daemon: &Daemon) -> Result<Client, Failure> {
         Some(token) => token.trim().to_owned(),
         None => token_from_file()?,
     };
-    Ok(Client::new(&daemon.url, &token)?)
+    let tls = ClientTls {
+        ca: daemon.ca.as_deref().map(pem).transpose()?,
+        identity: match (&daemon.cert, &daemon.key) {
+            (Some(cert), Some(key)) => Some([pem(cert)?, pem(key)?].concat()),
+            _ => None,
+        },
+    };
+    Ok(Client::with_tls(&daemon.url, &token, tls)?)
 }
 
 /// The token of CHIPTIDE_TOKEN_FILE, else the one that `chiptide up` keeps, else none: a daemon may not ask for one.
@@ -24,6 +31,10 @@ fn token_from_file() -> Result<String, Failure> {
     }
     let kept = places::data_dir().ok().and_then(|dir| read(&dir.join(places::TOKEN_FILE)).ok());
     Ok(kept.unwrap_or_default())
+}
+
+fn pem(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
 /// A token file's only line.

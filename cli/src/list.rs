@@ -4,6 +4,7 @@ use crate::args::{Chip, Node};
 use crate::failure::Failure;
 use crate::output::Out;
 use crate::show;
+use chiptide_api::access::JoinTokenBody;
 use chiptide_api::node::DrainBody;
 use chiptide_api::page::{PAGE_MAX, Page};
 use chiptide_api::{Client, ClientError};
@@ -19,6 +20,11 @@ pub(crate) async fn node(command: Node, client: &Client, out: Out) -> Result<(),
             let nodes =
                 follow(given([("state", state)]), pages.max(), async |query| client.nodes(&query).await).await?;
             out.print(nodes.as_slice(), |nodes| show::nodes(nodes, Utc::now()))
+        }
+        Node::JoinToken { node, expires_in } => {
+            let made = client.create_join_token(&JoinTokenBody { node, expires_in }).await?;
+            eprintln!("good once, until {}; give it to the agent as CHIPTIDE_AGENT_JOIN_TOKEN:", made.expires_at);
+            out.print(&made, |made| made.join_token.clone())
         }
         Node::Get { id } => out.print(&client.node(&id).await?, |node| show::node(node, Utc::now())),
         Node::Cordon { id, reason } => {

@@ -60,6 +60,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Chip(command) => list::chip(command, &connect::client(&args.daemon)?, out).await,
         Command::Events(asked) => events::print(&asked, &connect::client(&args.daemon)?, out).await,
         Command::Token(command) => token::run(command, &connect::client(&args.daemon)?, out).await,
+        Command::Audit(wanted) => token::audit(wanted, &connect::client(&args.daemon)?, out).await,
         Command::Whoami => token::whoami(&connect::client(&args.daemon)?, out).await,
         Command::Up(up) => up::run(&up).await,
         Command::Completions { shell } => {

@@ -9,7 +9,7 @@ mod node;
 mod policy;
 mod queue;
 
-pub(crate) use access::{tokens, whoami};
+pub(crate) use access::{audit, tokens, whoami};
 pub(crate) use chip::{chip, chips};
 pub(crate) use explain::explanation;
 pub(crate) use job::{job, jobs, line as job_line, why};

@@ -1,13 +1,13 @@
-//! `chiptide token …` and `chiptide whoami`: who may do what.
+//! `chiptide token …`, `chiptide whoami` and `chiptide audit`: who may do what, and who did.
 
-use crate::args::Token;
+use crate::args::{Audit, Token};
 use crate::failure::Failure;
-use crate::list::{Filters, follow};
+use crate::list::{Filters, follow, given};
 use crate::output::Out;
 use crate::show;
 use chiptide_api::Client;
 use chiptide_api::access::TokenBody;
-use chrono::Utc;
+use chrono::{DateTime, SecondsFormat, Utc};
 
 /// `chiptide token …`.
 pub(crate) async fn run(command: Token, client: &Client, out: Out) -> Result<(), Failure> {
@@ -32,4 +32,22 @@ pub(crate) async fn run(command: Token, client: &Client, out: Out) -> Result<(),
 /// `chiptide whoami`.
 pub(crate) async fn whoami(client: &Client, out: Out) -> Result<(), Failure> {
     out.print(&client.whoami().await?, show::whoami)
+}
+
+/// `chiptide audit`.
+pub(crate) async fn audit(wanted: Audit, client: &Client, out: Out) -> Result<(), Failure> {
+    let now = Utc::now();
+    let since = wanted
+        .since
+        .and_then(|span| DateTime::from_timestamp_millis(now.timestamp_millis() - i64::try_from(span.0).ok()?));
+    let from = since.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let filters = given([
+        ("who", wanted.who),
+        ("action", wanted.action),
+        ("target", wanted.target),
+        ("outcome", wanted.outcome),
+        ("from", from),
+    ]);
+    let entries = follow(filters, wanted.pages.max(), async |query| client.audit(&query).await).await?;
+    out.print(entries.as_slice(), show::audit)
 }

@@ -1,8 +1,11 @@
 //! What a handler is given.
 
 use crate::access::Tokens;
-use crate::access::pace::Rate;
+use crate::access::certificates::Certificates;
+use crate::access::oidc::Oidc;
+use crate::access::pace::{Pace, Rate};
 use crate::admission::Admission;
+use crate::audit::Audit;
 use crate::forwarding::Forwarder;
 use crate::renewals::Renewals;
 use crate::rounds::Rounds;
@@ -33,6 +36,14 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     /// Which right each route takes.
     pub rules: Arc<Rules>,
+    /// Where what is called is kept.
+    pub audit: Arc<Audit>,
+    /// The identity provider whose tokens are taken.
+    pub oidc: Option<Arc<Oidc>>,
+    /// The client certificates seen so far.
+    pub certificates: Arc<Certificates>,
+    /// How fast join tokens may be tried, by all together.
+    pub joining: Arc<(Pace, Rate)>,
     /// How fast one caller may come.
     pub rate: Rate,
     /// Whether metrics are read without a token.

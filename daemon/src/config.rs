@@ -2,6 +2,7 @@
 
 use crate::store::Limits;
 use anyhow::{Context, bail};
+use chiptide_api::access::Role;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -65,6 +66,10 @@ pub struct Config {
     pub admission: Admission,
     /// Who may come how fast, and what is open.
     pub access: Access,
+    /// Whose JSON Web Tokens are taken.
+    pub oidc: Oidc,
+    /// The certificate of the listener, and whose client certificates are taken.
+    pub tls: Tls,
     /// What Postgres is given.
     pub database: Database,
     /// What is logged, and how.
@@ -115,6 +120,67 @@ pub struct Access {
     pub burst: u32,
     /// Whether `/metrics` needs no token.
     pub anonymous_metrics: bool,
+}
+
+/// An identity provider whose tokens are taken. Without an issuer, none is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// What its tokens say of where they are from, to the letter.
+    pub issuer: String,
+    /// What its tokens say of whom they are for.
+    pub audience: String,
+    /// Where its public keys are.
+    pub jwks_url: String,
+    /// How far its clock and ours may be apart.
+    #[serde(with = "span")]
+    pub leeway: Duration,
+    /// How often its keys may be asked for.
+    #[serde(with = "span")]
+    pub refresh_at_most_every: Duration,
+    /// The claim that has the name of a person.
+    pub name_claim: String,
+    /// What claims mean here.
+    pub map: Vec<OidcMap>,
+}
+
+/// Whoever has this value in this claim has this role.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcMap {
+    /// The claim; a text, or a list of them.
+    pub claim: String,
+    /// Its value.
+    pub value: String,
+    /// The role.
+    pub role: Role,
+    /// Queues of a scheduler.
+    #[serde(default)]
+    pub queues: Vec<String>,
+    /// The claim that has more of them.
+    #[serde(default)]
+    pub queues_claim: String,
+}
+
+/// TLS of the listener. Without a certificate, none.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those between it and its root (PEM).
+    pub cert: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The authority whose client certificates speak for agents (PEM).
+    pub client_ca: PathBuf,
+    /// The authority by which other daemons' certificates are taken, besides the system's (PEM).
+    pub ca: PathBuf,
+}
+
+impl Tls {
+    /// Whether the listener speaks TLS.
+    pub fn is_on(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
 }
 
 /// How long Postgres is given, and how many connections it gives us.
@@ -251,6 +317,13 @@ impl Config {
         if self.admission.bodies_mib < 8 || self.admission.bodies_mib > 65_536 {
             bail!("configuration key \"admission.bodies_mib\": must be between 8 and 65536");
         }
+        self.check_oidc()?;
+        if self.tls.is_on() == self.tls.key.as_os_str().is_empty() {
+            bail!("configuration key \"tls.key\": tls.cert and tls.key are given together or not at all");
+        }
+        if !self.tls.client_ca.as_os_str().is_empty() && !self.tls.is_on() {
+            bail!("configuration key \"tls.client_ca\": client certificates need tls.cert and tls.key");
+        }
         let database = &self.database;
         for (key, span) in [
             ("round_limit", database.round_limit),
@@ -268,16 +341,39 @@ impl Config {
         Ok(())
     }
 
+    fn check_oidc(&self) -> anyhow::Result<()> {
+        let oidc = &self.oidc;
+        if oidc.issuer.is_empty() {
+            return Ok(());
+        }
+        if oidc.audience.is_empty() {
+            bail!("configuration key \"oidc.audience\": whom the issuer's tokens must be for");
+        }
+        let url = reqwest::Url::parse(&oidc.jwks_url).context("configuration key \"oidc.jwks_url\"")?;
+        let is_local = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+        if url.scheme() != "https" && !is_local {
+            bail!("configuration key \"oidc.jwks_url\": must be an https URL");
+        }
+        if oidc.leeway > Duration::from_secs(600) {
+            bail!("configuration key \"oidc.leeway\": at most 10m");
+        }
+        if let Some(index) = oidc.map.iter().position(|line| line.role == Role::Agent) {
+            bail!("configuration key \"oidc.map[{index}].role\": agents have credentials of their own");
+        }
+        Ok(())
+    }
+
     /// Where other daemons reach this one, which listens on `address`. Of one that listens everywhere that is the machine's
     /// name.
     pub fn advertised(&self, address: SocketAddr) -> String {
         if !self.advertise_url.is_empty() {
             return self.advertise_url.trim_end_matches('/').to_owned();
         }
+        let scheme = if self.tls.is_on() { "https" } else { "http" };
         if address.ip().is_unspecified() {
-            return format!("http://{}:{}", rustix::system::uname().nodename().to_string_lossy(), address.port());
+            return format!("{scheme}://{}:{}", rustix::system::uname().nodename().to_string_lossy(), address.port());
         }
-        format!("http://{address}")
+        format!("{scheme}://{address}")
     }
 
     /// The data directory in effect.
@@ -297,8 +393,16 @@ impl Config {
 
 /// Variables of the command line and the agent, which share our prefix.
 fn belongs_to_others(name: &str) -> bool {
-    matches!(name, "CHIPTIDE_URL" | "CHIPTIDE_TOKEN" | "CHIPTIDE_TOKEN_FILE" | "CHIPTIDE_FAKE_NVML")
-        || name.starts_with("CHIPTIDE_AGENT_")
+    matches!(
+        name,
+        "CHIPTIDE_URL"
+            | "CHIPTIDE_CA"
+            | "CHIPTIDE_CERT"
+            | "CHIPTIDE_KEY"
+            | "CHIPTIDE_TOKEN"
+            | "CHIPTIDE_TOKEN_FILE"
+            | "CHIPTIDE_FAKE_NVML"
+    ) || name.starts_with("CHIPTIDE_AGENT_")
 }
 
 /// Finds a key in a file that no layer knows, so that the message can name the file.

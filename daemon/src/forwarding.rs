@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -52,16 +53,22 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder that names this daemon.
-    pub fn new(instance: Uuid) -> anyhow::Result<Forwarder> {
+    /// A forwarder that names this daemon, and takes other daemons' certificates by the authority in `ca`, if that is given.
+    pub fn new(instance: Uuid, ca: &Path) -> anyhow::Result<Forwarder> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_MAX)
-            .tcp_nodelay(true)
-            .build();
+            .tcp_nodelay(true);
+        let http = match ca.as_os_str().is_empty() {
+            true => http,
+            false => {
+                let pem = std::fs::read(ca).with_context(|| format!("tls.ca: read {}", ca.display()))?;
+                http.tls_certs_merge(reqwest::Certificate::from_pem_bundle(&pem).context("tls.ca")?)
+            }
+        };
         let by = HeaderValue::from_str(&instance.to_string()).context("name this daemon in a header")?;
-        Ok(Forwarder { http: http.context("make the client that asks the leader")?, by })
+        Ok(Forwarder { http: http.build().context("make the client that asks the leader")?, by })
     }
 
     /// Sends a request to the leader and answers its answer. Ends as soon as the leader is another: one that hangs would

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admission;
 pub mod app;
+pub mod audit;
 
 pub mod clock;
 pub mod config;
@@ -34,6 +35,7 @@ pub mod store;
 pub mod store_watch;
 pub mod telemetry;
 pub mod term;
+pub mod tls;
 mod turns;
 pub mod watchers;
 pub mod whole_file;

@@ -21,6 +21,7 @@ const ROUND_QUEUE: &str = "chiptide_round_queue";
 const STORE_STATE: &str = "chiptide_store_state";
 const LEADING: &str = "chiptide_leading";
 const TAKEOVERS: &str = "chiptide_takeovers_total";
+const AUDIT_DROPPED: &str = "chiptide_audit_dropped_total";
 const FORWARDED: &str = "chiptide_forwarded_requests_total";
 
 /// Installs the recorder. Once a process.
@@ -38,6 +39,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(LEADING, "1 while this daemon leads, else 0");
     describe_counter!(TAKEOVERS, "Times this daemon has taken the lead");
     describe_counter!(FORWARDED, "Requests passed on to the leader, by outcome");
+    describe_counter!(AUDIT_DROPPED, "Refusals that the audit had no room for, by reason");
     describe_gauge!(JOBS, "Live jobs, by state");
     describe_gauge!(CHIPS, "Chips, by state");
     describe_counter!(SHED, "Requests and connections refused because too many came at once, by kind and reason");
@@ -45,6 +47,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(STORE_STATE, "1 for the state that the database is in (ok, or what is wrong), 0 for the others");
     metrics_process::Collector::default().describe();
     Ok(handle)
+}
+
+/// The audit had no room for a refusal.
+pub fn audit_dropped(reason: &'static str) {
+    counter!(AUDIT_DROPPED, "reason" => reason).increment(1);
 }
 
 /// A round was committed.

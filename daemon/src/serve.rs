@@ -1,9 +1,11 @@
 //! The daemon's life: open the store, serve, stand by and lead in turns, drain.
 
-use crate::access::pace::Rate;
+use crate::access::oidc::Oidc;
+use crate::access::pace::{Pace, Rate};
 use crate::access::{Tokens, keeping};
 use crate::admission::Admission;
 use crate::app::App;
+use crate::audit::{self, Audit};
 use crate::config::{self, Config};
 use crate::doors::Doors;
 use crate::forwarding::Forwarder;
@@ -13,8 +15,9 @@ use crate::rounds::Rounds;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::turns::Turns;
-use crate::{metrics, opening, policy_file, routes, store_watch};
+use crate::{metrics, opening, policy_file, routes, store_watch, tls};
 use anyhow::Context;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long open requests may take to finish at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How many join tokens may be tried a second, and at once.
+const JOINS: (u32, u32) = (50, 2000);
 
 /// What the process gives the daemon.
 #[derive(Debug, Default)]
@@ -51,13 +57,16 @@ pub async fn run(
     let listener = TcpListener::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
     listener.set_nonblocking(true).context("set up the listener")?;
     let address = listener.local_addr().context("read the listener's address")?;
-    let (base, url) = (format!("http://{address}"), config.advertised(address));
+    let tls = tls::server_config(&config.tls).context("configuration of TLS")?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (base, url) = (format!("{scheme}://{address}"), config.advertised(address));
     let store = Store::at(&database_url, config.database.limits()).context("configuration key \"database_url\"")?;
     let tokens = Arc::new(Tokens::default());
     let shared = Arc::new(Shared::new(config.agents.clone(), config.admission.event_watches, outside.health));
     let rounds = Rounds::closed(config.round_queue, shared.health.clone());
-    let forwarder = Forwarder::new(store.instance())?;
+    let forwarder = Forwarder::new(store.instance(), &config.tls.ca)?;
     let (renewals, asked) = Renewals::channel();
+    let (audit, told) = Audit::new();
     let app = App {
         shared: shared.clone(),
         rounds: rounds.clone(),
@@ -67,6 +76,10 @@ pub async fn run(
         body_limit: config.admission.body_limit,
         tokens: tokens.clone(),
         rules: Arc::default(),
+        audit: Arc::new(audit),
+        oidc: Oidc::new(&config.oidc)?.map(Arc::new),
+        certificates: Arc::default(),
+        joining: Arc::new((Pace::default(), Rate::new(JOINS.0, JOINS.1))),
         rate: Rate::new(config.access.requests_per_second, config.access.burst),
         anonymous_metrics: config.access.anonymous_metrics,
         started: std::time::Instant::now(),
@@ -76,6 +89,7 @@ pub async fn run(
     let server = tokio::spawn(serve_http(
         listener,
         handle.clone(),
+        tls,
         routes::router(app, outside.metrics),
         config.admission.clone(),
     ));
@@ -89,6 +103,8 @@ pub async fn run(
         announce(&token, file);
     }
     let watch = tokio::spawn(store_watch::watch(store.clone(), shared.clone(), stop.clone()));
+    let all_told = CancellationToken::new();
+    let auditing = tokio::spawn(audit::write(told, store.clone(), all_told.clone()));
     let pressing = tokio::spawn({
         let (shared, store, stop) = (shared.clone(), store.clone(), stop.clone());
         async move { shared.press.run(&shared, &store, stop).await }
@@ -102,6 +118,8 @@ pub async fn run(
     stop.cancel();
     handle.graceful_shutdown(Some(DRAIN));
     server.await.context("join the server")?.context("serve")?;
+    all_told.cancel();
+    auditing.await.context("join the audit")?;
     renewing.abort();
     watch.await.context("join the store's watch")?;
     pressing.await.context("join the press of events")?;
@@ -116,7 +134,7 @@ pub async fn run(
 
 /// Tokens that travel unencrypted can be read on the way.
 fn warn_if_open(config: &Config) {
-    if !config.listen.ip().is_loopback() {
+    if !config.listen.ip().is_loopback() && !config.tls.is_on() {
         tracing::warn!(
             listen = %config.listen,
             "serving beyond this machine without TLS: whoever is on the way can read tokens and act by them"
@@ -134,13 +152,26 @@ fn announce(token: &str, file: Option<&Path>) {
 async fn serve_http(
     listener: TcpListener,
     handle: axum_server::Handle<std::net::SocketAddr>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     router: axum::Router,
     limits: config::Admission,
 ) -> std::io::Result<()> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(Doors::new(limits.connections));
-    server = server.first_request_timeout(limits.head_limit);
-    server.http_builder().http1().header_read_timeout(limits.head_limit);
-    server.serve(router.into_make_service()).await
+    let doors = Doors::new(limits.connections);
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let server = axum_server::from_tcp(listener)?.handle(handle).first_request_timeout(limits.head_limit);
+    match tls {
+        None => {
+            let mut server = server.acceptor(doors);
+            server.http_builder().http1().header_read_timeout(limits.head_limit);
+            server.serve(service).await
+        }
+        Some(tls) => {
+            let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(doors);
+            let mut server = server.acceptor(acceptor);
+            server.http_builder().http1().header_read_timeout(limits.head_limit);
+            server.serve(service).await
+        }
+    }
 }
 
 /// Installs the metrics recorder, once a process.

@@ -3,7 +3,7 @@
 use super::Facts;
 use crate::output::{table, text};
 use crate::span::{ago, moment, until};
-use chiptide_api::access::{TokenView, WhoamiView};
+use chiptide_api::access::{AuditView, TokenView, WhoamiView};
 use chrono::{DateTime, Utc};
 
 /// A row a token.
@@ -32,6 +32,25 @@ fn standing(token: &TokenView, now: DateTime<Utc>) -> String {
         (None, Some(at)) => format!("expires {}", until(at, now)),
         (None, None) => "in force".into(),
     }
+}
+
+/// A row a call.
+pub(crate) fn audit(entries: &[AuditView]) -> String {
+    let mut rows = table(&["AT", "WHO", "NAME", "ACTION", "TARGET", "OUTCOME", "CODE", "FROM", "REQUEST"]);
+    for entry in entries {
+        rows.add_row([
+            entry.at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+            if entry.who.is_empty() { "-".into() } else { entry.who.clone() },
+            entry.name.clone(),
+            entry.action.clone(),
+            entry.target.clone().unwrap_or_default(),
+            format!("{} ({})", entry.outcome, entry.status),
+            entry.code.clone().unwrap_or_default(),
+            entry.address.clone(),
+            entry.request_id.clone(),
+        ]);
+    }
+    text(&rows)
 }
 
 /// The caller.

@@ -5,7 +5,7 @@ use super::problem::Refused;
 use crate::access::Who;
 use crate::store::idempotency_keys::Key;
 use axum::body::{BodyDataStream, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Method, Uri};
@@ -15,6 +15,7 @@ use chiptide_model::Millis;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use std::convert::Infallible;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -121,6 +122,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Who, Refused> {
         // Every route but those open to all is behind the layer that puts it there.
         parts.extensions.get::<Who>().cloned().ok_or_else(Refused::unauthorized)
+    }
+}
+
+/// What the path names, if it names something: its first parameter, as it is.
+#[derive(Debug)]
+pub(super) struct Named(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Infallible> {
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        Ok(Named(params.and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()))))
     }
 }
 

@@ -2,59 +2,78 @@
 //! on; and, where the answer is made, whether the job, lease or node is theirs. A job or lease of a queue that is not
 //! theirs is, for them, not there.
 
+use super::audit;
+use super::extract::Named;
 use super::problem::Refused;
 use super::rules::{About, Audited, Rule};
 use super::standby;
-use crate::access::{Identity, Who};
+use crate::access::{Identity, Right, Who, jwks, tokens};
 use crate::app::App;
 use crate::store::{jobs, leases};
-use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::Extension;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum_server::tls::TlsInfo;
 use chiptide_api::access::Role;
 use chiptide_model::{JobId, LeaseId};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// The rule of a request.
+pub(super) fn rule_of(app: &App, method: &Method, route: Option<&MatchedPath>) -> Rule {
+    // Where there is no route there is nothing to guard but the answer that says so.
+    let nowhere = Rule { right: Some(Right::BeKnown), about: About::All, audit: Audited::Nothing };
+    route.map_or(nowhere, |route| app.rules.of(method, route.as_str()))
+}
+
 /// Lets nobody in who is not known, but for health, and nobody further than their role goes.
 pub(super) async fn admit_known(
     State(app): State<App>,
-    route: Option<MatchedPath>,
+    Extension(rule): Extension<Rule>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // Where there is no route there is nothing to guard but the answer that says so.
-    let nowhere = Rule { right: Some(crate::access::Right::BeKnown), about: About::All, audit: Audited::Nothing };
-    let rule = route.map_or(nowhere, |route| app.rules.of(request.method(), route.as_str()));
-    request.extensions_mut().insert(rule);
-    let is_open = rule.right == Some(crate::access::Right::ReadMetrics) && app.anonymous_metrics;
+    let is_open = rule.right == Some(Right::ReadMetrics) && app.anonymous_metrics;
     let Some(right) = rule.right.filter(|_| !is_open) else { return next.run(request).await };
-    let who = match known(&app, request.headers()).await {
-        Ok(who) => who,
+    let who = match known(&app, request.headers(), request.extensions().get::<Arc<TlsInfo>>().cloned()).await {
+        Ok(who) => Who(who),
         Err(refused) => return refused.into_response(),
     };
-    if let Err(wait) = who.pace.take(app.rate, app.started.elapsed()) {
+    let mut response = if let Err(wait) = who.0.pace.take(app.rate, app.started.elapsed()) {
         crate::metrics::shed("token", "too fast");
-        return too_fast(wait);
-    }
-    if !right.belongs_to(who.role) {
-        return Refused::forbidden(who.role, right).into_response();
-    }
-    request.extensions_mut().insert(Who(who));
-    standby::answer(&app, request, next).await
+        too_fast(wait)
+    } else if !right.belongs_to(who.0.role) {
+        Refused::forbidden(who.0.role, right).into_response()
+    } else {
+        request.extensions_mut().insert(who.clone());
+        standby::answer(&app, request, next).await
+    };
+    response.extensions_mut().insert(who);
+    response
 }
 
-/// Who sends a request with these headers.
-async fn known(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Refused> {
+/// Who sends a request: by its token, else by the certificate of its connection.
+async fn known(app: &App, headers: &HeaderMap, tls: Option<Arc<TlsInfo>>) -> Result<Arc<Identity>, Refused> {
     if !app.tokens.are_loaded() {
         return Err(standby::not_yet(app));
     }
-    let token = bearer(headers).ok_or_else(Refused::unauthorized)?;
     let now = app.shared.now();
+    let Some(token) = bearer(headers) else {
+        let shown = tls.as_ref().and_then(|tls| tls.peer_certificates.first());
+        return shown.and_then(|der| app.certificates.identity(der, now)).ok_or_else(Refused::unauthorized);
+    };
     if let Some(known) = app.tokens.identity(token, now) {
         return Ok(known);
+    }
+    if tokens::parts(token).is_none()
+        && let Some(oidc) = &app.oidc
+    {
+        let found = oidc.identity(token, now).await;
+        let found = found.map_err(|jwks::Unavailable| Refused::unavailable("the issuer's keys cannot be had now"))?;
+        return found.ok_or_else(Refused::unauthorized);
     }
     let found = app.tables(async |pool| app.tokens.find(pool, token, now).await).await?;
     found.ok_or_else(Refused::unauthorized)
@@ -74,29 +93,34 @@ fn too_fast(wait: Duration) -> Response {
     response
 }
 
-/// Keeps a scheduler to the jobs of its queues, and an agent to its node.
-pub(super) async fn keep_to_own(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Keeps a scheduler to the jobs of its queues, and an agent to its node; and notes what is changed.
+pub(super) async fn keep_to_own(
+    State(app): State<App>,
+    route: Option<MatchedPath>,
+    Named(named): Named,
+    request: Request,
+    next: Next,
+) -> Response {
     let rule = request.extensions().get::<Rule>().copied();
     let who = request.extensions().get::<Who>().cloned();
-    // What has no rule or nobody known has come here as open to all.
-    let (Some(rule), Some(Who(who))) = (rule, who) else { return next.run(request).await };
+    let (Some(rule), Some(route)) = (rule, route) else { return next.run(request).await };
+    // Who is not known here has come to what is open to all.
+    let role = who.as_ref().map(|who| who.0.role);
     let is_bound = match rule.about {
         About::All => false,
-        About::Job | About::Lease => who.role == Role::Scheduler,
-        About::Node => who.role == Role::Agent,
+        About::Job | About::Lease => role == Some(Role::Scheduler),
+        About::Node => role == Some(Role::Agent),
     };
-    if !is_bound {
-        return next.run(request).await;
+    let named = named.as_deref();
+    if is_bound
+        && let Some(Who(who)) = who
+        && let Err(refused) = owns(&app, &who, rule.about, named.unwrap_or_default()).await
+    {
+        return refused.into_response();
     }
-    let (mut parts, body) = request.into_parts();
-    let named = match RawPathParams::from_request_parts(&mut parts, &app).await {
-        Ok(params) => params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default(),
-        // A path that cannot be read names nothing of theirs.
-        Err(_) => String::new(),
-    };
-    match owns(&app, &who, rule.about, &named).await {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(refused) => refused.into_response(),
+    match rule.audit {
+        Audited::All => audit::note_change(&app, route.as_str(), named, request, next).await,
+        Audited::Refused | Audited::Nothing => next.run(request).await,
     }
 }
 

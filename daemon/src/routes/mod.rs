@@ -1,5 +1,6 @@
 //! The HTTP API: one file a resource. A handler has four stops: extract, parse, one call, reply.
 
+mod audit;
 mod chips;
 mod cordon;
 mod dry_run;
@@ -9,6 +10,7 @@ mod extract;
 mod guard;
 mod health;
 mod jobs;
+mod joining;
 mod leases;
 mod logs;
 mod nodes;
@@ -110,6 +112,10 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::whoami))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
+        .routes(routes!(joining::create))
+        .routes(routes!(joining::join))
+        .routes(routes!(joining::renew))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::version))
@@ -132,6 +138,7 @@ pub fn router(app: App, metrics: Option<PrometheusHandle>) -> Router {
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), guard::keep_to_own))
         .layer(from_fn_with_state(app.clone(), guard::admit_known))
+        .layer(from_fn_with_state(app.clone(), audit::keep))
         .layer(from_fn_with_state(app.clone(), admit))
         .layer(from_fn(count));
     let router = match metrics {

@@ -256,6 +256,24 @@ impl Refused {
         Refused::new(429, "rate_limited", "Too many requests", detail)
     }
 
+    /// The join token opens nothing.
+    pub fn not_let_in() -> Refused {
+        let detail = "the join token is used, void, not of this node, or none; an admin can make another";
+        Refused::new(401, "join_refused", "Not let in", detail).at("join_token")
+    }
+
+    /// The node has a credential already.
+    pub fn node_taken(node: &str) -> Refused {
+        let detail = format!("node {node:?} has a credential; a join token that names the node takes its place");
+        Refused::new(409, "node_taken", "The node has a credential", detail).at("node")
+    }
+
+    /// What is done could not be written down.
+    pub fn audit_full() -> Refused {
+        let detail = "the audit waits for the database and takes nothing more in; nothing was done, try again";
+        Refused::new(503, "audit_full", "The audit is full", detail)
+    }
+
     /// No token with this id.
     pub fn no_such_token(id: &str) -> Refused {
         Refused::new(404, "no_such_token", "No such token", format!("there is no token {id:?}"))
@@ -376,9 +394,15 @@ impl Refused {
     }
 }
 
+/// The stable code of a refusal, in its response's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        self.answer().into_response()
+        let mut response = self.answer().into_response();
+        response.extensions_mut().insert(Code(self.code));
+        response
     }
 }
 

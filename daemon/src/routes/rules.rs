@@ -46,6 +46,9 @@ type Line = (&'static str, &'static str, Right, About, Audited);
 /// Open to all, and nothing else is.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/version"];
 
+/// Takes a join token instead.
+const JOIN: &str = "/v1/join";
+
 #[rustfmt::skip]
 const RULES: &[Line] = &[
     ("POST",   "/v1/jobs",                       Right::ManageJobs,   About::All,   Audited::All),
@@ -89,6 +92,9 @@ const RULES: &[Line] = &[
     ("POST",   "/v1/tokens",                     Right::ManageAccess, About::All,   Audited::All),
     ("GET",    "/v1/tokens",                     Right::ManageAccess, About::All,   Audited::Nothing),
     ("DELETE", "/v1/tokens/{id}",                Right::ManageAccess, About::All,   Audited::All),
+    ("POST",   "/v1/join-tokens",                Right::ManageAccess, About::All,   Audited::All),
+    ("POST",   "/v1/nodes/{id}/credential",      Right::ActAsNode,    About::Node,  Audited::All),
+    ("GET",    "/v1/audit",                      Right::ReadAudit,    About::All,   Audited::Nothing),
     ("GET",    "/v1/openapi.json",               Right::BeKnown,      About::All,   Audited::Nothing),
     ("GET",    "/metrics",                       Right::ReadMetrics,  About::All,   Audited::Nothing),
 ];
@@ -113,6 +119,9 @@ impl Default for Rules {
             let rule = Rule { right: None, about: About::All, audit: Audited::Nothing };
             paths.entry(path).or_default().push((Method::GET, rule));
         }
+        // A join token is all that a new agent has.
+        let join = Rule { right: None, about: About::All, audit: Audited::All };
+        paths.entry(JOIN).or_default().push((Method::POST, join));
         Rules { paths }
     }
 }

@@ -1,6 +1,7 @@
 //! Who answers a request: this daemon, when it leads; else the leader, to whom it is passed on. A read that the leader does
 //! not answer is answered from our copy, with its age.
 
+use super::audit::PassedOn;
 use super::extract::Raw;
 use super::problem::Refused;
 use crate::app::App;
@@ -10,7 +11,7 @@ use crate::role::{Leader, Part};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -40,6 +41,10 @@ pub(super) async fn answer(app: &App, request: Request, next: Next) -> Response 
     match (app.shared.role.part(), request.headers().contains_key(FORWARDED_BY)) {
         (_, true) => {
             metrics::forwarded("loop");
+            Refused::no_leader().into_response()
+        }
+        // A certificate belongs to its connection: the leader would see ours. Its owner asks the leader itself.
+        (Part::Standby(_), false) if !request.headers().contains_key(header::AUTHORIZATION) => {
             Refused::no_leader().into_response()
         }
         (Part::Standby(Some(leader)), false) => ask(app, &leader, kind, request, next).await,
@@ -79,6 +84,8 @@ async fn ask(app: &App, leader: &Leader, kind: Kind, request: Request, next: Nex
     match app.forwarder.pass_on(&app.shared.role, leader, &parts, body.clone()).await {
         Ok(response) => {
             metrics::forwarded("answered");
+            let mut response = response;
+            response.extensions_mut().insert(PassedOn);
             response
         }
         Err(failed) => {

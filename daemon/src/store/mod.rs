@@ -5,6 +5,7 @@
 //! leader's epoch; a write says how many rows it must touch and fails when it touches others. Separate
 //! pools: for the round, and for everything people read, so that a slow read never delays a round.
 
+pub mod audit;
 pub mod chips;
 pub mod claims;
 pub mod commit;
@@ -18,6 +19,7 @@ pub mod holds;
 pub mod idempotency_keys;
 pub mod identity;
 pub mod jobs;
+pub mod join_tokens;
 pub mod leader;
 pub mod leases;
 pub mod load;

@@ -52,10 +52,13 @@ const RIGHTS: &[(&str, &str)] = &[
     ("POST /v1/tokens",                     "A----"),
     ("GET /v1/tokens",                      "A----"),
     ("DELETE /v1/tokens/{id}",              "A----"),
+    ("POST /v1/join-tokens",                "A----"),
+    ("POST /v1/nodes/{id}/credential",      "A---g"),
+    ("GET /v1/audit",                       "AO---"),
     ("GET /metrics",                        "AO-V-"),
 ];
 /// Routes that take no token.
-const OPEN: [&str; 3] = ["GET /healthz", "GET /readyz", "GET /version"];
+const OPEN: [&str; 4] = ["GET /healthz", "GET /readyz", "GET /version", "POST /v1/join"];
 const ROLES: [Role; 5] = [Role::Admin, Role::Operator, Role::Scheduler, Role::Viewer, Role::Agent];
 
 const POLICY: &str = "queues: {default: {}, mine: {}, mine-a: {parent: mine}, theirs: {}}";

@@ -1,6 +1,7 @@
 //! The daemon, black box: real HTTP, real Postgres.
 
 mod access;
+mod audit;
 mod bad_input;
 mod common;
 mod contract;
@@ -11,9 +12,11 @@ mod events;
 mod explain;
 mod faults;
 mod jobs;
+mod joining;
 mod logs;
 mod node_loss;
 mod nodes;
+mod oidc;
 mod outage;
 mod overload;
 mod own_postgres;
@@ -24,5 +27,6 @@ mod queues;
 mod reservations;
 mod standby;
 mod store;
+mod tls;
 mod unfit;
 mod workloads;
