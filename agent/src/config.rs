@@ -128,6 +128,9 @@ pub struct Given {
     /// What to do about processes that no live lease accounts for
     #[arg(long, env = "CHIPTIDE_AGENT_FOREIGN_PROCESSES")]
     foreign_processes: Option<ForeignPolicy>,
+    /// Whether workloads are kept from the device nodes of chips that are not theirs
+    #[arg(long, env = "CHIPTIDE_AGENT_DEVICE_LIMITS")]
+    device_limits: Option<DevicePolicy>,
     /// What ends a fault: class=readings/time,class=readings/time
     #[arg(long, env = "CHIPTIDE_AGENT_CLEAN", value_parser = parse_labels)]
     clean: Option<BTreeMap<String, String>>,
@@ -163,6 +166,28 @@ pub enum ForeignPolicy {
     Report,
     /// They are told to go, too.
     Evict,
+}
+
+/// Whether workloads are kept from the device nodes of chips that are not theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevicePolicy {
+    /// Not.
+    Off,
+    /// Where the kernel lets this agent, and from those chips whose node is known.
+    Prefer,
+    /// From all of them, or nothing is run.
+    Require,
+}
+
+impl DevicePolicy {
+    fn word(self) -> &'static str {
+        match self {
+            DevicePolicy::Off => "off",
+            DevicePolicy::Prefer => "prefer",
+            DevicePolicy::Require => "require",
+        }
+    }
 }
 
 /// The configuration in force.
@@ -210,6 +235,8 @@ pub struct Config {
     pub xid_table: Option<PathBuf>,
     /// What to do about foreign processes.
     pub foreign_processes: ForeignPolicy,
+    /// Whether workloads are kept from the chips of others.
+    pub device_limits: DevicePolicy,
     /// What ends a fault, by class, where that is not the default.
     pub clean: BTreeMap<String, String>,
     /// How often to look at the chips.
@@ -275,6 +302,7 @@ impl Given {
             kmsg: self.kmsg.or(below.kmsg),
             xid_table: self.xid_table.or(below.xid_table),
             foreign_processes: self.foreign_processes.or(below.foreign_processes),
+            device_limits: self.device_limits.or(below.device_limits),
             clean: self.clean.or(below.clean),
             sample_every: self.sample_every.or(below.sample_every),
             read_deadline: self.read_deadline.or(below.read_deadline),
@@ -334,6 +362,7 @@ impl Config {
             kmsg: given.kmsg.with_context(key("kmsg"))?,
             xid_table: given.xid_table,
             foreign_processes: given.foreign_processes.unwrap_or(ForeignPolicy::Report),
+            device_limits: given.device_limits.unwrap_or(DevicePolicy::Prefer),
             clean: given.clean.unwrap_or_default(),
             sample_every,
             read_deadline: read_deadline.with_context(key("read_deadline"))?,
@@ -435,6 +464,7 @@ impl Config {
         }
         let evict = self.foreign_processes == ForeignPolicy::Evict;
         line("foreign_processes", quoted(if evict { "evict" } else { "report" }));
+        line("device_limits", quoted(self.device_limits.word()));
         line("clean", table(&self.clean));
         line("sample_every", quoted(&self.sample_every.to_string()));
         line("read_deadline", quoted(&self.read_deadline.to_string()));

@@ -2,7 +2,6 @@
 //! driver's, but it has the node. Only root can ask this of everybody; others do without.
 
 use crate::nvml;
-use chiptide_api::node::ChipBody;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -46,12 +45,12 @@ impl DeviceNodes {
         rustix::process::geteuid().is_root().then_some(all)
     }
 
-    /// The node of a chip; none where the driver does not say or there is no such node.
-    pub fn node_of(&self, chip: &ChipBody) -> Option<DeviceNode> {
-        if chip.vendor != nvml::VENDOR {
+    /// The node of a chip of this vendor at this place on the PCI bus; none where the driver does not say or there is no such node.
+    pub fn node_of(&self, vendor: &str, bus_id: Option<&str>) -> Option<DeviceNode> {
+        if vendor != nvml::VENDOR {
             return None;
         }
-        let information = self.driver.join("gpus").join(folder_of(chip.pci_bus_id.as_ref()?)?).join("information");
+        let information = self.driver.join("gpus").join(folder_of(bus_id?)?).join("information");
         let path = self.dev.join(format!("nvidia{}", minor_in(&fs::read_to_string(information).ok()?)?));
         let device = device(&path).ok()??;
         Some(DeviceNode { path, device })
@@ -59,6 +58,11 @@ impl DeviceNodes {
 }
 
 impl DeviceNode {
+    /// Its numbers: major and minor.
+    pub(crate) fn numbers(&self) -> (u32, u32) {
+        self.device
+    }
+
     /// Every process that has the node open or mapped, but for this one and the vendor's services.
     pub fn holders(&self) -> io::Result<Vec<u32>> {
         let mut found = Vec::new();
@@ -152,9 +156,7 @@ mod tests {
     #[test]
     fn a_process_that_has_the_node_open_is_found_until_it_ends() {
         let folder = tempfile::tempdir().expect("a folder");
-        let chip = crate::scripted::chip("c0").chip;
-        let chip = ChipBody { pci_bus_id: Some("00000000:60:00.0".into()), ..chip };
-        let node = nodes(folder.path()).node_of(&chip).expect("a node");
+        let node = nodes(folder.path()).node_of("nvidia", Some("00000000:60:00.0")).expect("a node");
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: only root can look at everybody's open files");
             return;
@@ -171,11 +173,10 @@ mod tests {
     #[test]
     fn a_chip_whose_node_is_not_known_has_none() {
         let folder = tempfile::tempdir().expect("a folder");
-        let chip = crate::scripted::chip("c0").chip;
-        let at = |id: Option<&str>| ChipBody { pci_bus_id: id.map(str::to_owned), ..chip.clone() };
         let nodes = nodes(folder.path());
-        assert_eq!(nodes.node_of(&at(None)), None);
-        assert_eq!(nodes.node_of(&at(Some("00000000:61:00.0"))), None);
+        assert_eq!(nodes.node_of("nvidia", None), None);
+        assert_eq!(nodes.node_of("nvidia", Some("00000000:61:00.0")), None);
+        assert_eq!(nodes.node_of("ascend", Some("00000000:60:00.0")), None);
         assert_eq!(folder_of("00000001:AF:00.0").as_deref(), Some("0001:af:00.0"));
     }
 }

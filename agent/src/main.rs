@@ -1,14 +1,14 @@
 //! `chiptide-agent`: reads this machine's chips and runs the node's agent until it is told to stop.
 
 use anyhow::Context;
-use chiptide_agent::config::{CommandLine, Config, ForeignPolicy, LogFormat};
+use chiptide_agent::config::{CommandLine, Config, DevicePolicy, ForeignPolicy, LogFormat};
 use chiptide_agent::credential::Credential;
 use chiptide_agent::fault_point;
 use chiptide_agent::faults::{CleanRules, ForeignProcesses, Watching, XidTable, kmsg};
 use chiptide_agent::holders::DeviceNodes;
 use chiptide_agent::nvml::{self, NvmlOptions};
-use chiptide_agent::work::{Bounds, Containment, User, guard};
-use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, StateDir, Work, WorkOptions, host};
+use chiptide_agent::work::{Bounds, Containment, DeviceLimits, User, can_limit, guard};
+use chiptide_agent::{Agent, NodeConfig, NodeReading, Pace, StateDir, Supervisor, Work, WorkOptions, host};
 use chiptide_api::Client;
 use clap::Parser;
 use std::io::{self, IsTerminal, Write};
@@ -129,6 +129,9 @@ async fn serve(config: &Config, chips: &Chips, pace: Pace, state: StateDir) -> a
     let agent = agent.weighing(DeviceNodes::of_machine(), state_dir.clone());
     let agent = agent.watching(Watching::new(table, rules, &boot_id, state_dir, sightings, foreign));
     tokio::spawn(pace.follow(agent.orders()));
+    if let Some(supervisor) = Supervisor::from_env() {
+        tokio::spawn(supervisor.tell(chips.readings.clone(), chips.stale_after));
+    }
     info!(node = %config.node, daemon = %config.daemon, "starting");
     let (_never, stop) = watch::channel(false);
     agent.run(stop).await;
@@ -162,8 +165,10 @@ fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Res
         true => Containment::Refused("the agent is root, and workload_user does not say who runs them".to_owned()),
         false => Containment::decide(config.cgroup_root.as_deref(), config.process_groups),
     };
+    let (containment, device_limits) = device_limits(config.device_limits, containment);
     Ok(WorkOptions {
         containment,
+        device_limits,
         state_dir: state.path().to_owned(),
         boot_id: boot_id.to_owned(),
         user,
@@ -177,6 +182,29 @@ fn work_options(config: &Config, state: &StateDir, boot_id: &str) -> anyhow::Res
         // This very binary, also when another has taken its place on disk.
         guardian: "/proc/self/exe".into(),
     })
+}
+
+/// How workloads are kept from the chips of others, said once.
+fn device_limits(policy: DevicePolicy, containment: Containment) -> (Containment, Option<DeviceLimits>) {
+    let none = match (policy, &containment) {
+        (DevicePolicy::Off, _) | (_, Containment::Refused(_)) => return (containment, None),
+        (_, Containment::Groups) => Err("they run in process groups".to_owned()),
+        (_, Containment::Cgroups(_)) => can_limit().map_err(|error| error.to_string()),
+    };
+    let nodes = DeviceNodes::of_machine().ok_or_else(|| "the agent is not root".to_owned());
+    match (none.and(nodes), policy) {
+        (Ok(nodes), _) => {
+            info!("workloads are kept from the device nodes of chips that are not theirs");
+            (containment, Some(DeviceLimits { nodes, required: policy == DevicePolicy::Require }))
+        }
+        (Err(why), DevicePolicy::Require) => {
+            (Containment::Refused(format!("device_limits are required, and cannot be had: {why}")), None)
+        }
+        (Err(why), _) => {
+            warn!("workloads are not kept from the device nodes of other chips: {why}");
+            (containment, None)
+        }
+    }
 }
 
 /// Where readings come from.

@@ -63,7 +63,9 @@ fn nobody_holds(
     chip: &str,
     sharers: &BTreeSet<Uuid>,
 ) -> Result<(), NotProven> {
-    let node = nodes.zip(reading.chip(chip)).and_then(|(nodes, now)| nodes.node_of(&now.chip));
+    let node = nodes
+        .zip(reading.chip(chip))
+        .and_then(|(nodes, now)| nodes.node_of(&now.chip.vendor, now.chip.pci_bus_id.as_deref()));
     let Some(node) = node else { return Ok(()) };
     let holders = node.holders().map_err(|error| NotProven::NoHolderList(error.to_string()))?;
     let accounted = |pid: &u32| nvml::owner(*pid).is_some_and(|lease| sharers.contains(&lease));

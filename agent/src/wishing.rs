@@ -6,7 +6,7 @@ use crate::fence::Fences;
 use crate::host;
 use crate::reading::NodeReading;
 use crate::standing::Standing;
-use crate::work::{View, WantedLease, Wish, Work};
+use crate::work::{Fitted, View, WantedLease, Wish, Work};
 use chiptide_api::node::{LeaseOrder, OrdersView, VacateOrder};
 use chiptide_api::work::ReplicaOrder;
 use chrono::{DateTime, Utc};
@@ -85,7 +85,7 @@ impl Wishing {
         let mut told = None;
         if informed {
             let next = self.wish_of(standing, reading);
-            if next.leases != self.wish.leases || next.vendors != self.wish.vendors || self.wish.number == 0 {
+            if next.leases != self.wish.leases || next.chips != self.wish.chips || self.wish.number == 0 {
                 self.wish = next;
                 self.wish.number += 1;
                 told = Some(self.wish.clone());
@@ -139,8 +139,11 @@ impl Wishing {
         let fresh = standing.orders().leases.iter().filter(|order| standing.is_fresh(order));
         let fresh = fresh.filter(|order| self.fences.may_run(order.lease, order.fence));
         let leases = fresh.filter_map(|order| Some((order.lease, self.wanted(standing, order, reading)?)));
-        let vendor = |chip: &crate::ChipNow| (chip.chip.id.clone(), chip.chip.vendor.clone());
-        Wish { number: self.wish.number, leases: leases.collect(), vendors: reading.chips.iter().map(vendor).collect() }
+        let fitted = |now: &crate::ChipNow| {
+            let (vendor, bus_id) = (now.chip.vendor.clone(), now.chip.pci_bus_id.clone());
+            (now.chip.id.clone(), Fitted { vendor, bus_id })
+        };
+        Wish { number: self.wish.number, leases: leases.collect(), chips: reading.chips.iter().map(fitted).collect() }
     }
 
     fn wanted(&self, standing: &Standing, order: &LeaseOrder, reading: &NodeReading) -> Option<WantedLease> {

@@ -216,13 +216,16 @@ async fn a_workload_runs_as_the_configured_user() {
     }
     let mut node = Node::prepare(ways()[0], serde_json::json!({"count": 1})).await;
     fs::set_permissions(node.scenario.path(), fs::Permissions::from_mode(0o755)).expect("opened");
-    node.user = "nobody";
+    // On Debian in a group besides its own.
+    node.user = "postgres";
     node.start_agent().await;
     let id = Uuid::new_v4();
     node.daemon.give("r1", vec![node.work(id, 7, "id -un; id -Gn; echo $USER; touch mine")], vec![]);
     let report = node.reported(id, has_ended).await;
     assert_eq!(report.work[0].work, WorkBody::Exited { code: 0 });
-    assert_eq!(node.said(id, "stdout").await, "nobody\nnogroup\nnobody\n");
+    let groups = Command::new("id").args(["-Gn", "postgres"]).output().expect("id runs").stdout;
+    let groups = String::from_utf8(groups).expect("names");
+    assert_eq!(node.said(id, "stdout").await, format!("postgres\n{groups}postgres\n"));
 }
 
 #[tokio::test]

@@ -16,6 +16,10 @@ impl Cgroup {
         Cgroup { path }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes it; it may be there already.
     pub(crate) fn make(&self) -> io::Result<()> {
         match fs::create_dir(&self.path) {

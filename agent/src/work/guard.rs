@@ -8,10 +8,12 @@ use super::record::{Folder, Record};
 use crate::fault_point;
 use anyhow::{Context, ensure};
 use chiptide_api::work::WorkBody;
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 use rustix::fs::Mode;
 use rustix::process::{
     Resource, Rlimit, WaitOptions, WaitStatus, getpid, getrlimit, set_child_subreaper, setrlimit, umask, wait,
 };
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -74,7 +76,7 @@ fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandl
     command.args(arguments).env_clear().envs(&record.env).current_dir(&record.directory);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some((user, group)) = record.user {
-        command.uid(user).gid(group);
+        become_user(&mut command, user, group, &record.groups);
     }
     // Neither a hardened agent's mask nor its core files are the workload's.
     umask(Mode::from_raw_mode(0o022));
@@ -94,6 +96,25 @@ fn start(record: &Record, folder: &Folder) -> anyhow::Result<(u32, Vec<JoinHandl
     let (out, err) = (child.stdout.take().context("a pipe")?, child.stderr.take().context("a pipe")?);
     let follow = vec![thread::spawn(move || stdout.follow(out)), thread::spawn(move || stderr.follow(err))];
     Ok((child.id(), follow))
+}
+
+/// Has the child run as somebody else, in all of that user's groups: `Command::uid` alone would leave it in none.
+fn become_user(command: &mut Command, user: u32, group: u32, groups: &[u32]) {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    let change = move || -> io::Result<()> {
+        if geteuid().is_root() {
+            setgroups(&groups)?;
+        }
+        setgid(group)?;
+        setuid(user)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes four system calls and allocates nothing.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(change);
+    }
 }
 
 /// Waits for the end of one child, reaping whatever else ends.

@@ -3,6 +3,7 @@
 
 use super::containment::Containment;
 use super::deadline::Deadlines;
+use super::devices::Fitted;
 use super::ladder::Wanted;
 use super::launch::WorkOptions;
 use super::outputs::Outputs;
@@ -293,7 +294,7 @@ impl Keeper {
                     continue;
                 }
                 self.resting.remove(&key);
-                if let Err(error) = self.start(key, wanted, replica, &wish.vendors, now) {
+                if let Err(error) = self.start(key, wanted, replica, &wish.chips, now) {
                     warn!(replica = %key, "cannot be started: {error:#}");
                     let failed = WorkBody::Failed { reason: format!("{error:#}") };
                     self.failed.insert(key, (wanted.work.run, failed));
@@ -307,10 +308,10 @@ impl Keeper {
         key: Key,
         wanted: &WantedLease,
         replica: &ReplicaOrder,
-        vendors: &BTreeMap<String, String>,
+        chips: &BTreeMap<String, Fitted>,
         now: Duration,
     ) -> anyhow::Result<()> {
-        let prepared = self.options.prepare(key, wanted, replica, vendors);
+        let prepared = self.options.prepare(key, wanted, replica, chips);
         let folder = self.options.folder(key);
         let record = match prepared {
             Ok(record) => record,

@@ -2,6 +2,7 @@
 
 use super::containment::Containment;
 use super::deadline::Deadlines;
+use super::devices::{DeviceLimits, Fitted};
 use super::expiry::Expiry;
 use super::guard::FLAG;
 use super::ladder::Bounds;
@@ -11,6 +12,7 @@ use crate::fault_point;
 use anyhow::{Context, bail, ensure};
 use chiptide_api::work::ReplicaOrder;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -28,6 +30,8 @@ pub struct User {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
+    /// Every group it is in, the one above among them.
+    pub groups: Vec<u32>,
     /// Home directory.
     pub home: PathBuf,
 }
@@ -46,7 +50,10 @@ impl User {
     pub fn named(name: &str) -> anyhow::Result<User> {
         let found = nix::unistd::User::from_name(name).with_context(|| format!("look up the user {name}"))?;
         let user = found.with_context(|| format!("there is no user {name}"))?;
-        Ok(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), home: user.dir })
+        let c_name = CString::new(user.name.as_str()).with_context(|| format!("the user {name}"))?;
+        let groups = nix::unistd::getgrouplist(&c_name, user.gid).with_context(|| format!("the groups of {name}"))?;
+        let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+        Ok(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups, home: user.dir })
     }
 }
 
@@ -63,6 +70,8 @@ pub struct WorkOptions {
     pub user: Option<User>,
     /// Whom else jobs may name to run as.
     pub users: Vec<User>,
+    /// How those in cgroups are kept from the chips of others; not at all when absent.
+    pub device_limits: Option<DeviceLimits>,
     /// How long the steps of an eviction may take.
     pub bounds: Bounds,
     /// How long the first replica that fails rests before it is started anew; each later one twice as long.
@@ -85,7 +94,7 @@ impl WorkOptions {
         key: Key,
         wanted: &WantedLease,
         replica: &ReplicaOrder,
-        vendors: &BTreeMap<String, String>,
+        chips: &BTreeMap<String, Fitted>,
     ) -> anyhow::Result<Record> {
         if let Containment::Refused(why) = &self.containment {
             bail!("this agent runs no workloads: {why}");
@@ -93,7 +102,7 @@ impl WorkOptions {
         let folder = self.folder(key);
         let user = self.user_of(wanted)?;
         let mut env = self.environment(key, wanted, user, &folder);
-        env.extend(binding(&replica.chips, vendors)?);
+        env.extend(binding(&replica.chips, chips)?);
         fs::create_dir_all(folder.scratch()).context("make its folder")?;
         if let Some(user) = user {
             chown(folder.scratch(), Some(user.uid), Some(user.gid)).context("give it its folder")?;
@@ -102,6 +111,9 @@ impl WorkOptions {
         let cgroups = match &self.containment {
             Containment::Cgroups(hierarchy) => {
                 let own = hierarchy.make(key, replica.cpu_milli, replica.memory_mib).context("make its cgroup")?;
+                if let Some(limits) = &self.device_limits {
+                    limits.put_on(&own, &replica.chips, chips)?;
+                }
                 Some((own, hierarchy.guards()))
             }
             Containment::Groups | Containment::Refused(_) => None,
@@ -116,6 +128,7 @@ impl WorkOptions {
             env,
             directory: wanted.work.directory.as_ref().map_or_else(|| folder.scratch(), PathBuf::from),
             user: user.map(|user| (user.uid, user.gid)),
+            groups: user.map(|user| user.groups.clone()).unwrap_or_default(),
             notice_signal: wanted.work.notice_signal.as_deref().and_then(|name| name.parse().ok()),
             output_bytes_max: self.output_bytes_max,
             expiry: self.expiry(key, wanted)?,
@@ -215,10 +228,10 @@ fn variable_of(vendor: &str) -> Option<&'static str> {
 }
 
 /// What binds a replica to its chips.
-fn binding(chips: &[String], vendors: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<String, String>> {
+fn binding(chips: &[String], known: &BTreeMap<String, Fitted>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut bound: BTreeMap<String, String> = BTreeMap::new();
     for chip in chips {
-        let vendor = vendors.get(chip).with_context(|| format!("the chip {chip} is not there"))?;
+        let vendor = &known.get(chip).with_context(|| format!("the chip {chip} is not there"))?.vendor;
         let variable = variable_of(vendor).with_context(|| format!("no way is known to bind chips of {vendor}"))?;
         let ids = bound.entry(variable.to_owned()).or_default();
         if !ids.is_empty() {
@@ -235,8 +248,9 @@ mod tests {
 
     #[test]
     fn chips_are_bound_by_id_and_those_that_cannot_be_are_refused() {
-        let vendors: BTreeMap<String, String> =
-            [("a", "nvidia"), ("b", "nvidia"), ("x", "ascend")].map(|(c, v)| (c.to_owned(), v.to_owned())).into();
+        let fitted = |vendor: &str| Fitted { vendor: vendor.to_owned(), bus_id: None };
+        let vendors: BTreeMap<String, Fitted> =
+            [("a", "nvidia"), ("b", "nvidia"), ("x", "ascend")].map(|(c, v)| (c.to_owned(), fitted(v))).into();
         let bound = binding(&["b".into(), "a".into()], &vendors).expect("known");
         assert_eq!(bound, BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), "b,a".to_owned())]));
         assert!(binding(&["x".into()], &vendors).expect_err("by index").to_string().contains("ascend"));

@@ -7,6 +7,7 @@
 mod cgroup;
 mod containment;
 mod deadline;
+mod devices;
 mod expiry;
 pub mod guard;
 mod keeper;
@@ -21,6 +22,7 @@ mod steps;
 mod wish;
 
 pub use containment::{Containment, Hierarchy};
+pub use devices::{DeviceLimits, Fitted, can_limit};
 pub use keeper::{Work, wanted};
 pub use ladder::{Act, Bounds, Ladder, Wanted};
 pub use launch::{User, WorkOptions};

@@ -56,6 +56,9 @@ pub(crate) struct Record {
     pub(crate) directory: PathBuf,
     /// User and group to run as; the agent's own when absent.
     pub(crate) user: Option<(u32, u32)>,
+    /// That user's other groups.
+    #[serde(default)]
+    pub(crate) groups: Vec<u32>,
     /// Sent to the first process once notice is given.
     #[serde(default)]
     pub(crate) notice_signal: Option<Signal>,

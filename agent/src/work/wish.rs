@@ -1,5 +1,6 @@
 //! What the orders want run, on its way to the keeper's thread, and what the keeper knows, on its way back.
 
+use super::devices::Fitted;
 use super::record::Key;
 use super::steps::Steps;
 use chiptide_api::work::{LadderReport, WorkBody, WorkOrder, WorkReport};
@@ -17,8 +18,8 @@ pub struct Wish {
     pub number: u64,
     /// By lease.
     pub leases: BTreeMap<Uuid, WantedLease>,
-    /// The vendor of each chip.
-    pub vendors: BTreeMap<String, String>,
+    /// Every chip of the node.
+    pub chips: BTreeMap<String, Fitted>,
 }
 
 /// A live lease whose workload this node runs.
