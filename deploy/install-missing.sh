@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what Chiptide needs to be built and run and this machine lacks: a C compiler, make, and a Postgres server with
-# its contrib modules (btree_gist). Names each package before it installs it, puts no question, and is silent when
+# Installs what Chiptide needs to be built and run and this machine lacks: a C compiler, make, a Postgres server with
+# its contrib modules (btree_gist), and for root `ip`. Names each package before it installs it, puts no question, and is silent when
 # nothing is missing. Rust it does not install: it says where to get it. It never starts a Postgres: Chiptide runs a
 # private one from the same programs.
 set -eu
@@ -71,6 +71,8 @@ no_main_cluster() {
 command -v cargo >/dev/null || die 'Rust is missing, and it is yours to choose from where; see https://rustup.rs'
 command -v cc >/dev/null || install 'a C compiler' gcc libc6-dev
 command -v make >/dev/null || install 'make' make
+# Only root may make network namespaces; without `ip` runs with faults do without them.
+[ "$(id -u)" -ne 0 ] || command -v ip >/dev/null || install 'ip, for network namespaces in tests' iproute2
 if ! has_postgres; then
     no_main_cluster
     install "a Postgres server, $postgres_min or newer" postgresql

@@ -2,6 +2,7 @@
 
 use crate::shared::Shared;
 use crate::store::{Result, Store, StoreError, events, load};
+use chiptide_model::{Event, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -16,10 +17,10 @@ const EVENTS_MAX: usize = 2000;
 /// Follows until `stop` is cancelled.
 pub async fn follow(shared: Arc<Shared>, store: Store, stop: CancellationToken) {
     let follow = async {
-        let (mut has_copy, mut is_well) = (false, true);
+        let (mut last, mut is_well) = (None, true);
         loop {
             let looked = Instant::now();
-            let step = tokio::time::timeout(READ_MAX, step(&shared, &store, &mut has_copy)).await;
+            let step = tokio::time::timeout(READ_MAX, step(&shared, &store, &mut last)).await;
             let is_behind = match step.unwrap_or(Err(StoreError::TooLate(READ_MAX))) {
                 Ok(count) => {
                     is_well = true;
@@ -45,26 +46,38 @@ pub async fn follow(shared: Arc<Shared>, store: Store, stop: CancellationToken) 
     }
 }
 
-/// Reads the tables, or what the log has beyond our copy; answers how many events that was.
-async fn step(shared: &Shared, store: &Store, has_copy: &mut bool) -> Result<usize> {
-    if !*has_copy {
-        let cluster = load::load(store).await?;
-        shared.tail.restart(cluster.seq);
-        *shared.cluster_arc().write() = cluster;
-        shared.watchers.wake_all();
-        *has_copy = true;
-        return Ok(0);
+/// Reads what the log has beyond our copy, or the tables where there is no copy to build upon; answers how many events that
+/// was. `last` is the newest event of the copy: it is read once more, since a replica that was promoted may have forgotten it
+/// and have another under its number.
+async fn step(shared: &Shared, store: &Store, last: &mut Option<(u64, Timestamp)>) -> Result<usize> {
+    if let Some((seq, at)) = *last {
+        let mut news = events::read(&store.reader, seq.saturating_sub(1), EVENTS_MAX as i64).await?;
+        let count = news.len();
+        if seq == 0 || news.first().is_some_and(|(number, moment, _)| (*number, *moment) == (seq, at)) {
+            news.drain(..usize::from(seq > 0));
+            if let Some((number, moment, _)) = news.last() {
+                let until = (*number, *moment);
+                *last = None;
+                fold(shared, news)?;
+                *last = Some(until);
+            }
+            return Ok(count);
+        }
+        tracing::warn!(seq, "the log does not go on from what was read of it; reading the tables again");
+        *last = None;
     }
-    let seq = shared.cluster().seq;
-    let news = events::read(&store.reader, seq, EVENTS_MAX as i64).await?;
-    let count = news.len();
-    if count > 0 {
-        fold(shared, news).inspect_err(|_| *has_copy = false)?;
-    }
-    Ok(count)
+    let cluster = load::load(store).await?;
+    let seq = cluster.seq;
+    shared.tail.restart(seq);
+    *shared.cluster_arc().write() = cluster;
+    shared.watchers.wake_all();
+    let newest = events::read(&store.reader, seq.saturating_sub(1), 1).await?;
+    let newest = newest.first().map(|(number, moment, _)| (*number, *moment)).filter(|(number, _)| *number == seq);
+    *last = newest.or((seq == 0).then_some((0, Timestamp(0))));
+    Ok(0)
 }
 
-fn fold(shared: &Shared, news: Vec<(u64, chiptide_model::Timestamp, chiptide_model::Event)>) -> Result<()> {
+fn fold(shared: &Shared, news: Vec<(u64, Timestamp, Event)>) -> Result<()> {
     let broken = |detail: String| StoreError::Unreadable { table: "events", row: "the copy".into(), detail };
     let cluster = shared.cluster_arc();
     let mut cluster = cluster.write();

@@ -20,6 +20,9 @@ pub struct Job {
     pub pid: u32,
     /// Its start time: field 22 of `/proc/<pid>/stat`.
     pub start_time: u64,
+    /// How long it is still listed after its death, as one that is stuck in the driver is.
+    #[serde(default)]
+    pub stays_ms: u64,
     /// The lease it works under, for people who look at the directory.
     #[serde(default)]
     pub lease: Option<String>,
@@ -40,7 +43,7 @@ pub enum ChipRef {
 pub enum Life {
     /// It runs: listed, and its memory in use.
     Alive,
-    /// It has been dead for this long: no longer listed.
+    /// It has been dead for this long.
     Dead(Duration),
 }
 

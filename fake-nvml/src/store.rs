@@ -78,12 +78,12 @@ pub fn load(position: usize, chip: &Chip) -> Load {
         };
         match life {
             _ if !here => {}
-            Life::Alive => {
+            Life::Dead(since) if since >= Duration::from_millis(job.stays_ms.max(chip.linger_ms)) => {}
+            Life::Dead(since) if since >= Duration::from_millis(job.stays_ms) => load.mib += job.mib,
+            Life::Alive | Life::Dead(_) => {
                 load.listed.push(Listed { pid: job.pid, mib: Some(job.mib), graphics: false });
                 load.mib += job.mib;
             }
-            Life::Dead(since) if since < Duration::from_millis(chip.linger_ms) => load.mib += job.mib,
-            Life::Dead(_) => {}
         }
     }
     load

@@ -46,7 +46,7 @@ impl Address {
         if answer.trim() == "1" {
             return Ok(());
         }
-        let mut createdb = self.program("createdb");
+        let mut createdb = self.client("createdb");
         match run(createdb.args(["--template=template0", name])) {
             // Somebody else was faster.
             Err(error) if format!("{error:#}").contains("already exists") => Ok(()),
@@ -56,7 +56,7 @@ impl Address {
 
     /// A `psql` bound to one database: quiet, no start-up file, stops at the first error.
     pub fn psql(&self, database: &str) -> Command {
-        let mut psql = self.program("psql");
+        let mut psql = self.client("psql");
         psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database]);
         psql
     }
@@ -74,7 +74,8 @@ impl Address {
         stream.read_exact(&mut [0u8])
     }
 
-    fn program(&self, name: &str) -> Command {
+    /// One of Postgres's programs, bound to this cluster.
+    pub(crate) fn client(&self, name: &str) -> Command {
         let mut command = Command::new(self.binaries.program(name));
         without_pg_variables(&mut command).env("LC_ALL", "C").current_dir("/");
         command.arg("-h").arg(&self.socket_dir).args(["-p", &PORT.to_string(), "-U", SUPERUSER]);

@@ -12,11 +12,13 @@ mod cluster;
 mod directory;
 mod lockfile;
 mod postmaster;
+mod replica;
 mod settings;
 mod throwaway;
 
 pub use address::Address;
 pub use cluster::{Cluster, Options};
+pub use replica::copy;
 pub use throwaway::{Throwaway, throwaway};
 
 /// The superuser of every cluster made here, and the account Chiptide connects as.

@@ -183,3 +183,50 @@ fn a_throwaway_leaves_nothing_behind() {
     drop(cluster);
     assert!(!home.exists());
 }
+
+/// A primary, a replica of it that follows, and the folder of both.
+fn pair() -> (TempDir, Cluster, Cluster) {
+    let dir = open_dir();
+    let first = Cluster::start(&options(dir.path().join("first"))).expect("a primary");
+    first.ensure_database("chiptide").expect("made");
+    ask(&first, "create table t (n int)");
+    chiptide_postgres::copy(first.address(), &dir.path().join("second")).expect("copied");
+    let second = Cluster::start(&options(dir.path().join("second"))).expect("a replica");
+    wait_until(|| first.followers("async").expect("asked") == 1);
+    (dir, first, second)
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < until, "it should have come to that");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn kill_hard(cluster: &mut Cluster) {
+    kill(Pid::from_raw(i32::try_from(cluster.pid()).expect("a pid")), Signal::SIGKILL).expect("killed");
+    wait_for_end(cluster);
+}
+
+#[test]
+fn a_synchronous_replica_has_all_that_was_committed() {
+    let (_dir, mut first, second) = pair();
+    first.set_synchronous(true).expect("set");
+    wait_until(|| first.followers("sync").expect("asked") == 1);
+    ask(&first, "insert into t values (1)");
+    kill_hard(&mut first);
+    second.promote().expect("promoted");
+    assert_eq!(ask(&second, "insert into t values (2); select count(*) from t"), "2");
+}
+
+#[test]
+fn a_replica_that_no_longer_follows_lacks_the_tail() {
+    let (_dir, mut first, second) = pair();
+    second.stop_following().expect("told");
+    wait_until(|| !second.is_following().expect("asked"));
+    ask(&first, "insert into t values (1)");
+    kill_hard(&mut first);
+    second.promote().expect("promoted");
+    assert_eq!(ask(&second, "select count(*) from t"), "0");
+}

@@ -18,6 +18,8 @@ use tokio::time::sleep;
 const READY_MAX: Duration = Duration::from_secs(90);
 /// How long it may take to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(15);
+/// Lowest port a daemon is given.
+const PORT_MIN: u16 = 10_000;
 /// How much of its log is shown when it dies.
 const TAIL_LINES: usize = 25;
 
@@ -58,9 +60,7 @@ impl OwnDaemon {
     pub fn launch(what_for: &str, options: DaemonOptions) -> anyhow::Result<OwnDaemon> {
         let binary = program("chiptided")?;
         let dir = make_dir(what_for)?;
-        // A port of the kernel's choice, free a moment ago, and the same in every life.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let listen = free.context("find a free port")?.to_string();
+        let listen = free_address()?;
         let child = spawn(&binary, &dir, &listen, &options)?;
         Ok(OwnDaemon { binary, dir, token: String::new(), listen, options, child, keep_dir: false })
     }
@@ -207,6 +207,19 @@ impl Drop for OwnDaemon {
     }
 }
 
+/// An address of this machine that was free a moment ago and that nobody is given by chance, so that it is the daemon's in
+/// every life. The kernel takes ports for outgoing connections from a range; one of these could be taken while the daemon is
+/// down, even by a connection to that very port, which then meets itself.
+fn free_address() -> anyhow::Result<String> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let lowest = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
+    let ports =
+        (0..1000).map(|_| PORT_MIN.saturating_add(rand::random::<u16>() % lowest.saturating_sub(PORT_MIN).max(1)));
+    let free =
+        ports.map(|port| format!("127.0.0.1:{port}")).find(|address| std::net::TcpListener::bind(address).is_ok());
+    free.context("find a free port")
+}
+
 /// A program or library of ours beside this program (or one folder up, for a test in `deps/`).
 pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find this program")?;
@@ -270,5 +283,19 @@ fn stop_postgres_below(dir: &Path) {
         while is_postmaster_below(pid, dir) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemons_port_is_none_that_the_kernel_gives_to_connections() {
+        let listen = free_address().expect("a free port");
+        let _held = std::net::TcpListener::bind(&listen).expect("free");
+        let port: u16 = listen.rsplit(':').next().expect("a port").parse().expect("a number");
+        let given = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        assert!(port < given.expect("a port of the kernel's choice").port());
     }
 }

@@ -1,4 +1,5 @@
-//! A short run with real kills of daemon, agents and Postgres under a load of real processes, judged by the checker.
+//! Short runs with real faults under a load of real processes, judged by the checker: kills of daemons, agents and Postgres, and one
+//! of most other kinds.
 
 use chiptide_sim::faults::fault::Fault;
 use chiptide_sim::faults::run::{FaultsArgs, measure};
@@ -25,4 +26,35 @@ async fn nothing_is_lost_doubled_or_stuck_when_anybody_is_killed() {
     assert_eq!((told, report.kills), (9, 9));
     let verdict = &report.verdict;
     assert!(verdict.runs > 0 && verdict.handovers > 0 && verdict.proofs > 0 && verdict.ended > 0, "{verdict:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_full_disks_cut_routes_pauses_and_faulty_chips_hand_no_chip_to_two() {
+    build_driver();
+    let kinds = vec![
+        Fault::PromoteSynchronous,
+        Fault::CutRoutes,
+        Fault::FullPostgres,
+        Fault::PauseDaemon,
+        Fault::PromoteLagging,
+        Fault::FullAgent,
+        Fault::Xid,
+        Fault::Quarantine,
+    ];
+    let faults = kinds.len() as u64;
+    let args = FaultsArgs {
+        faults,
+        kinds,
+        in_turn: true,
+        nodes: 2,
+        chips: 3,
+        clients: 5,
+        pause_ms: 800,
+        ..FaultsArgs::default()
+    };
+    let report = measure(&args).await.expect("the run itself");
+    let verdict = &report.verdict;
+    assert!(verdict.clean, "{verdict:#?}");
+    assert_eq!((verdict.promotions, report.unasked_ends), (2, 0), "{:?}", report.unasked);
+    assert!(verdict.runs > 0 && verdict.handovers > 0, "{verdict:#?}");
 }

@@ -11,7 +11,7 @@ use crate::role::{Leader, Part};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -111,7 +111,11 @@ async fn whole(request: Request) -> Result<(Parts, Bytes), Refused> {
 async fn by_ourselves(app: &App, kind: Kind, request: Request, next: Next) -> Response {
     let has_copy = app.shared.leads() || app.shared.role.stale_ms().is_some();
     match kind {
-        Kind::Read if has_copy => with_age(app, next.run(request).await),
+        Kind::Read if has_copy => match next.run(request).await {
+            // What a copy lacks may have been made a moment ago.
+            lacks if lacks.status() == StatusCode::NOT_FOUND && !app.shared.leads() => not_yet(app).into_response(),
+            found => with_age(app, found),
+        },
         _ => not_yet(app).into_response(),
     }
 }

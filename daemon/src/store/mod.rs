@@ -206,10 +206,11 @@ impl Store {
     }
 }
 
-/// A pool of one connection, for rounds.
+/// A pool of one connection, for rounds. It is never replaced by another without our noticing, however old or idle: behind a
+/// new one may be another database, a replica that was promoted, and the rounds must read the cluster anew before they write.
 fn one(options: &PgConnectOptions, limits: Limits) -> PgPool {
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(limits.connect).test_before_acquire(false);
-    pool.connect_lazy_with(options.clone().options(WRITER_PLANS))
+    pool.idle_timeout(None).max_lifetime(None).connect_lazy_with(options.clone().options(WRITER_PLANS))
 }
 
 /// Whether Postgres answers and takes writes: a replica, or a primary that was set read-only, does not.

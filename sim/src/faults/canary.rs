@@ -21,6 +21,11 @@ const HEARTBEAT: Duration = Duration::from_millis(20);
 /// Memory it shows to have on each chip.
 const MIB: u64 = 4000;
 
+/// How long the driver lists a canary that got stuck in it.
+pub const STUCK: Duration = Duration::from_secs(30);
+/// How long a canary that fails works before it does.
+const FAILS_AFTER_MS: u64 = 250;
+
 /// How a canary behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Manner {
@@ -32,13 +37,18 @@ pub enum Manner {
     Forks,
     /// Works in a grandchild in a session of its own, with an empty environment, that ignores SIGTERM; its parent is gone.
     Escapes,
+    /// Ends at SIGTERM, and the driver goes on listing it on its first chip for [`STUCK`]: a process that cannot be killed
+    /// while it waits for the driver shows the same from outside.
+    Stuck,
+    /// Fails by itself, again and again.
+    Fails,
     /// The process that [`Manner::Escapes`] puts in between. Not for people.
     #[value(hide = true)]
     Between,
 }
 
 /// A workload that witnesses which chips it had, from when to when. Started by agents, not by people.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct CanaryArgs {
     /// The folder of the run: locks, testimonies, and each node's scripted driver.
     #[arg(long)]
@@ -99,6 +109,8 @@ pub enum Says {
     Left,
     /// Somebody else has one of them.
     Refused,
+    /// The driver will list it on its first chip for [`STUCK`] after its end.
+    Stuck,
 }
 
 /// `chiptide-sim canary`.
@@ -108,8 +120,12 @@ pub fn run(args: &CanaryArgs) -> anyhow::Result<()> {
         None => Given::from_environment()?,
     };
     match args.manner {
-        Manner::Polite => hold(args, &given, true),
+        Manner::Polite | Manner::Stuck => hold(args, &given, true),
         Manner::Stubborn => hold(args, &given, false),
+        Manner::Fails => {
+            hold(&CanaryArgs { run_for_ms: Some(FAILS_AFTER_MS), ..args.clone() }, &given, true)?;
+            bail!("a canary that fails")
+        }
         Manner::Forks => {
             let mut child = again(args, &given, Manner::Stubborn)?.spawn().context("fork")?;
             child.wait().context("wait for the child")?;
@@ -166,7 +182,11 @@ fn hold(args: &CanaryArgs, given: &Given, heeds: bool) -> anyhow::Result<()> {
         bail!("another process is on a chip of lease {}", given.lease);
     };
     diary.say(Says::Took)?;
-    show_up(&args.root, given)?;
+    let is_stuck = args.manner == Manner::Stuck;
+    if is_stuck {
+        diary.say(Says::Stuck)?;
+    }
+    show_up(&args.root, given, is_stuck)?;
     let until = args.run_for_ms.map(|ms| boot_ns().saturating_add(ms.saturating_mul(1_000_000)));
     while until.is_none_or(|until| boot_ns() < until) {
         sleep(HEARTBEAT);
@@ -202,12 +222,13 @@ fn lock_all(root: &Path, given: &Given) -> anyhow::Result<Option<Vec<File>>> {
 }
 
 /// Lets the scripted driver list this process on its chips.
-fn show_up(root: &Path, given: &Given) -> anyhow::Result<()> {
+fn show_up(root: &Path, given: &Given, is_stuck: bool) -> anyhow::Result<()> {
     let procs = root.join("nodes").join(&given.node).join("driver/procs");
     let (pid, start_time) = (std::process::id(), start_time()?);
     for (index, chip) in given.chips.iter().enumerate() {
+        let stays_ms = if is_stuck && index == 0 { STUCK.as_millis() as u64 } else { 0 };
         let text = serde_json::json!({
-            "chip": chip, "mib": MIB, "pid": pid, "start_time": start_time, "lease": given.lease,
+            "chip": chip, "mib": MIB, "pid": pid, "start_time": start_time, "stays_ms": stays_ms, "lease": given.lease,
         });
         let path = procs.join(format!("{pid}-{index}.json"));
         let next = path.with_extension("new");

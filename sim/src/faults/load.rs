@@ -4,7 +4,9 @@
 use super::canary::Manner;
 use crate::scheduler::Scheduler;
 use anyhow::Context;
-use chiptide_api::job::{JobBody, JobView, KindBody, WorkloadBody};
+use chiptide_api::ClientError;
+use chiptide_api::job::{JobBody, JobView, KindBody, NodeLossActionBody, OnNodeLossBody, WorkloadBody};
+use chiptide_api::workload::{OnFailureBody, RestartBody};
 use chiptide_model::Millis;
 use clap::ValueEnum;
 use rand::rngs::StdRng;
@@ -18,6 +20,8 @@ use tokio::time::{Instant, sleep};
 pub(super) const LIMITED: &str = "limited";
 /// The limit.
 pub(super) const LIMIT: u32 = 2;
+/// The shortest fence there is.
+const FENCE: OnNodeLossBody = OnNodeLossBody { action: NodeLossActionBody::Fence, ttl: Some(Millis::from_secs(5)) };
 /// How long a client sees to a job before it cancels it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -63,7 +67,11 @@ impl Clients<'_> {
     async fn see_to(&self, job: JobView, hold: Option<Duration>, way: u32) -> anyhow::Result<()> {
         let (id, deadline) = (job.id, Instant::now() + PATIENCE);
         let reached = |job: &JobView| job.is_ended() || (hold.is_some() && job.state == "running");
-        let job = self.scheduler.watch(job, deadline, reached).await.context("watch a job")?;
+        let job = match self.scheduler.watch(job, deadline, reached).await {
+            // Whether it may be gone is for the checker to say.
+            Err(ClientError::Refused(problem)) if problem.code == "no_such_job" => return Ok(()),
+            watched => watched.context("watch a job")?,
+        };
         match (job, hold) {
             (Some(job), _) if job.is_ended() => return Ok(()),
             (Some(_), Some(hold)) => sleep(hold).await,
@@ -79,13 +87,15 @@ impl Clients<'_> {
     /// The next job, and for how long it is to hold its chips if it does not end by itself.
     fn draw(&self, rng: &mut StdRng, name: String) -> (JobBody, Option<Duration>) {
         let manner = match rng.random_range(0..100) {
-            0..55 => Manner::Polite,
-            55..72 => Manner::Stubborn,
-            72..86 => Manner::Forks,
-            _ => Manner::Escapes,
+            0..50 => Manner::Polite,
+            50..66 => Manner::Stubborn,
+            66..80 => Manner::Forks,
+            80..92 => Manner::Escapes,
+            92..98 => Manner::Fails,
+            _ => Manner::Stuck,
         };
         // A canary that has left its parent outlives what the agent takes for the work: it must be told to end.
-        let by_itself = manner != Manner::Escapes && rng.random_bool(0.6);
+        let by_itself = manner == Manner::Fails || manner != Manner::Escapes && rng.random_bool(0.6);
         let ms = rng.random_range(100..1500);
         let (replicas, chips) = match rng.random_range(0..10) {
             0..5 => (1, 1),
@@ -105,8 +115,16 @@ impl Clients<'_> {
         if by_itself {
             command.extend(["--run-for-ms".into(), ms.to_string()]);
         }
-        let workload = WorkloadBody { command, ..WorkloadBody::default() };
-        let job = crate::single_chip::gang(name, KindBody::Training, class, Millis(grace), replicas, chips);
+        let times = rng.random_range(1..4);
+        let restart = (manner == Manner::Fails).then_some(RestartBody::OnFailure(OnFailureBody { times }));
+        let workload = WorkloadBody { command, restart, ..WorkloadBody::default() };
+        // Serving that is placed again when its node is cut off, and must not run twice.
+        let (kind, on_node_loss) = match rng.random_bool(0.25) {
+            true => (KindBody::Inference, Some(FENCE)),
+            false => (KindBody::Training, None),
+        };
+        let job = crate::single_chip::gang(name, kind, class, Millis(grace), replicas, chips);
+        let job = JobBody { on_node_loss, ..job };
         let queue = if rng.random_bool(0.2) && replicas * chips <= u64::from(LIMIT) { LIMITED } else { "default" };
         let job = JobBody { cpu_milli: 0, memory_mib: 0, queue: queue.into(), workload: Some(workload), ..job };
         (job, (!by_itself).then_some(Duration::from_millis(ms)))

@@ -4,13 +4,19 @@
 
 pub mod canary;
 pub mod checker;
+pub mod daemons;
 pub mod database;
+pub mod disk;
 pub mod evidence;
 pub mod fault;
+mod hardware;
 pub mod load;
+pub mod namespace;
 pub mod node;
 pub mod points;
+pub mod promotion;
 pub mod proxy;
 pub mod report;
 pub mod run;
+mod service;
 pub mod world;

@@ -1,6 +1,8 @@
 //! A node in full: the agent's own binary on scripted chips, running real processes. Several share this machine, each with
 //! a folder, a driver and a cgroup of its own.
 
+use super::disk::Disk;
+use super::namespace::Namespace;
 use crate::own_daemon::program;
 use anyhow::{Context, bail};
 use chiptide_api::Client;
@@ -94,6 +96,10 @@ pub struct Node {
     cgroup: Option<PathBuf>,
     options: NodeOptions,
     child: Option<Child>,
+    /// XIDs told so far, by chip.
+    xids: Vec<Vec<u32>>,
+    namespace: Option<Namespace>,
+    state_disk: Option<Disk>,
 }
 
 impl Node {
@@ -105,15 +111,56 @@ impl Node {
             let run = ground.path().file_name().and_then(|name| name.to_str()).unwrap_or("chiptide-faults");
             mount.join(format!("{run}-{name}"))
         });
-        let node = Node { name: name.to_owned(), home, cgroup, options, child: None };
+        let xids = vec![Vec::new(); options.chips as usize];
+        let name = name.to_owned();
+        let node = Node { name, home, cgroup, options, child: None, xids, namespace: None, state_disk: None };
         node.script(&json!({"linger_ms": node.options.linger_ms}))?;
         Ok(node)
     }
 
+    /// Puts the agent into a network namespace, from its next start on.
+    pub fn enter(&mut self, namespace: Namespace) {
+        self.namespace = Some(namespace);
+    }
+
+    /// Its network namespace, if it has one.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
+    }
+
+    /// Gives the agent's state a disk of its own, if that is permitted; before its first start.
+    pub fn give_disk(&mut self, size_mib: u64) -> anyhow::Result<()> {
+        self.state_disk = Disk::mount(&self.home.join("state"), size_mib)?;
+        Ok(())
+    }
+
+    /// The disk of the agent's state, if it has one.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.state_disk.as_ref()
+    }
+
+    /// Leaves the disk of the agent's state mounted behind.
+    pub fn keep_disk(&mut self) {
+        if let Some(disk) = &mut self.state_disk {
+            disk.keep();
+        }
+    }
+
+    /// How many chips it has.
+    pub fn chips(&self) -> usize {
+        self.xids.len()
+    }
+
+    /// The driver tells of an XID on one chip.
+    pub fn tell_xid(&mut self, chip: usize, xid: u32) -> anyhow::Result<()> {
+        self.xids[chip].push(xid);
+        self.script(&json!({"linger_ms": self.options.linger_ms}))
+    }
+
     /// Rewrites the scenario of the scripted driver: what all chips have in common.
     pub fn script(&self, defaults: &Value) -> anyhow::Result<()> {
-        let scenario =
-            json!({"seed": self.home.display().to_string(), "count": self.options.chips, "defaults": defaults});
+        let chips: Vec<Value> = self.xids.iter().map(|xids| json!({"xids": xids})).collect();
+        let scenario = json!({"seed": self.home.display().to_string(), "defaults": defaults, "chips": chips});
         let (path, next) = (self.home.join("driver/scenario.json"), self.home.join("driver/scenario.new"));
         fs::write(&next, scenario.to_string()).and_then(|()| fs::rename(next, path)).context("write the scenario")
     }
@@ -142,7 +189,16 @@ impl Node {
     pub fn start(&mut self, url: &str, token: &str) -> anyhow::Result<()> {
         let log =
             File::options().create(true).append(true).open(self.home.join("agent.log")).context("open its log")?;
-        let mut command = Command::new(program("chiptide-agent")?);
+        let agent = program("chiptide-agent")?;
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let [first, rest] = namespace.enter();
+                let mut command = Command::new(first);
+                command.arg(rest).arg(agent);
+                command
+            }
+            None => Command::new(agent),
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHIPTIDE_")) {
             command.env_remove(name);
         }

@@ -70,23 +70,32 @@ pub const AGENT: [&str; 26] = [
     "report-accepted",
 ];
 
-/// The daemon is started so that it ends itself at the next point of the list. Answers the point, and whether it came there.
+/// The standby is started so that it ends itself at the next point of the list, and the leader is killed: it takes over and
+/// comes to the point. Answers the point, and whether it came there.
 pub(super) async fn end_daemon(world: &mut World, rng: &mut StdRng) -> anyhow::Result<(&'static str, bool)> {
     let point = DAEMON[world.next_point.0 % DAEMON.len()];
     world.next_point.0 += 1;
-    world.daemon.kill()?;
-    world.daemon.options().env = action(point, rng);
-    world.daemon.start_again()?;
-    world.daemon.options().env.clear();
+    let leader = world.daemons.leader().await.unwrap_or(0);
+    let standby = 1 - leader;
+    world.daemons.one(standby).kill()?;
+    world.daemons.one(standby).options().env = action(point, rng);
+    world.daemons.one(standby).start_again()?;
+    world.daemons.one(standby).options().env.clear();
     let begun = Instant::now();
-    while !world.daemon.has_ended() && begun.elapsed() < REACH_MAX {
+    while !world.daemons.stands_by(standby).await && begun.elapsed() < REACH_MAX {
         sleep(Duration::from_millis(20)).await;
     }
-    let met = world.daemon.has_ended();
-    if !met {
-        world.daemon.kill()?;
+    world.daemons.one(leader).kill()?;
+    let begun = Instant::now();
+    while !world.daemons.one(standby).has_ended() && begun.elapsed() < REACH_MAX {
+        sleep(Duration::from_millis(20)).await;
     }
-    world.daemon.start_again()?;
+    let met = world.daemons.one(standby).has_ended();
+    if !met {
+        world.daemons.one(standby).kill()?;
+    }
+    world.daemons.one(standby).start_again()?;
+    world.daemons.one(leader).start_again()?;
     Ok((point, met))
 }
 
@@ -99,9 +108,9 @@ pub(super) async fn end_agent(world: &mut World, rng: &mut StdRng) -> anyhow::Re
     world.nodes[index].set_env(action(point, rng));
     world.tend()?;
     world.nodes[index].set_env(Vec::new());
-    let begun = Instant::now();
-    let mut met = false;
-    while !met && begun.elapsed() < REACH_MAX {
+    let (begun, mut met) = (Instant::now(), false);
+    let longest = if point.starts_with("ladder-") { REACH_MAX * 3 } else { REACH_MAX };
+    while !met && begun.elapsed() < longest {
         met = world.nodes[index].has_ended();
         sleep(Duration::from_millis(20)).await;
     }
@@ -112,8 +121,9 @@ pub(super) async fn end_agent(world: &mut World, rng: &mut StdRng) -> anyhow::Re
 
 /// The process ends at the point, the first time it comes there or a later one.
 fn action(point: &str, rng: &mut StdRng) -> Vec<(String, String)> {
-    // A life comes to the points of taking the lead once.
-    let passes = if point.starts_with("lead-") { 0 } else { rng.random_range(0..3) };
+    // A life comes to the points of taking the lead once, and to the rungs of the ladder seldom.
+    let is_seldom = point.starts_with("lead-") || point.starts_with("ladder-");
+    let passes = if is_seldom { 0 } else { rng.random_range(0..3) };
     let action = match passes {
         0 => format!("{point}=return"),
         passes => format!("{point}={passes}*off->return"),

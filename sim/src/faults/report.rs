@@ -24,6 +24,10 @@ pub struct FaultsReport {
     pub next_grant: LatencySummary,
     /// Daemons that ended without being hit, and were started again.
     pub unasked_ends: u64,
+    /// Their last words.
+    pub unasked: Vec<String>,
+    /// Times the leader told at `/readyz` that the disk of the database was full.
+    pub full_told: u64,
     /// Jobs by how they ended.
     pub outcomes: BTreeMap<String, u64>,
     /// The checker's verdict.
@@ -52,12 +56,20 @@ impl FaultsReport {
             ),
             ("next grant after a fault", self.next_grant.to_string()),
             ("daemons ended unasked", self.unasked_ends.to_string()),
+            ("told that the disk is full", self.full_told.to_string()),
             ("acknowledged jobs", format!("{}, of these over: {}", verdict.acknowledged, outcomes)),
             (
                 "event log",
                 format!(
                     "{} events, {} leaders, {} grants, {} preemptions",
                     audit.events, audit.leaders, audit.grants, audit.preemptions
+                ),
+            ),
+            (
+                "replicas promoted",
+                format!(
+                    "{}, {} events forgotten by those that lagged, {} acknowledged jobs with them",
+                    verdict.promotions, verdict.forgotten_events, verdict.forgotten_jobs
                 ),
             ),
             ("canaries", format!("{} runs, {} hand-overs of a chip", verdict.runs, verdict.handovers)),

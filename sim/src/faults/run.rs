@@ -4,7 +4,9 @@ use super::checker::History;
 use super::evidence;
 use super::fault::Fault;
 use super::load::{Answered, Clients, LIMIT, LIMITED};
+use super::promotion::Promotion;
 use super::report::FaultsReport;
+use super::service;
 use super::world::{VACATE_MS, World};
 use crate::audit::Entry;
 use crate::event_log;
@@ -15,7 +17,6 @@ use crate::own_daemon::program;
 use crate::progress::Progress;
 use crate::scheduler::Scheduler;
 use anyhow::Context;
-use chiptide_api::Client;
 use chiptide_model::{Event, JobId};
 use clap::Args;
 use futures_util::future::try_join_all;
@@ -48,6 +49,9 @@ pub struct FaultsArgs {
     /// Every kind of fault there is.
     #[arg(long, conflicts_with = "kinds")]
     pub all: bool,
+    /// One kind after the other, instead of any at random.
+    #[arg(long)]
+    pub in_turn: bool,
     /// Nodes.
     #[arg(long, default_value_t = 3)]
     pub nodes: usize,
@@ -78,6 +82,7 @@ impl Default for FaultsArgs {
             minutes: None,
             kinds: Vec::new(),
             all: false,
+            in_turn: false,
             nodes: 3,
             chips: 3,
             clients: 8,
@@ -88,6 +93,8 @@ impl Default for FaultsArgs {
         }
     }
 }
+
+const POINTS: [Fault; 2] = [Fault::PointDaemon, Fault::PointAgent];
 
 /// When a fault hit and when it was healed as far as that was up to us, milliseconds since 1970.
 type Strikes = Vec<(Fault, i64, i64)>;
@@ -109,7 +116,7 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let begun = Instant::now();
     eprintln!("seed {}", args.seed);
     let mut world = World::start(args.nodes, args.chips).await?;
-    let scheduler = Scheduler::new(Client::new(world.url(), world.daemon.token())?);
+    let scheduler = Scheduler::new(world.client()?);
     let root = world.ground.path().to_owned();
     let clients = Clients { scheduler: &scheduler, canary: program("chiptide-sim")?, root: &root, seed: args.seed };
     let stop = watch::Sender::new(false);
@@ -124,8 +131,10 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
     let mut report = FaultsReport {
         machine: Machine::here(),
         seed: args.seed,
+        full_told: world.full_told,
         next_grant,
-        unasked_ends: world.unasked_ends,
+        unasked_ends: world.daemons.unasked().len() as u64,
+        unasked: world.daemons.unasked().to_vec(),
         ..FaultsReport::default()
     };
     for (fault, ..) in &strikes {
@@ -147,10 +156,17 @@ pub async fn measure(args: &FaultsArgs) -> anyhow::Result<FaultsReport> {
 /// Hits the world again and again, then tells the clients to stop.
 async fn hit(world: &mut World, args: &FaultsArgs, stop: &watch::Sender<bool>) -> anyhow::Result<Strikes> {
     let kinds = match args.kinds.as_slice() {
-        [] if args.all => <Fault as clap::ValueEnum>::value_variants().to_vec(),
+        // There are fifty points: they come up as often as three other faults.
+        [] if args.all => [<Fault as clap::ValueEnum>::value_variants(), &POINTS, &POINTS].concat(),
         [] => Fault::KILLS.to_vec(),
         kinds => kinds.to_vec(),
     };
+    let (kinds, impossible): (Vec<Fault>, Vec<Fault>) =
+        kinds.into_iter().partition(|fault| fault.is_impossible(world).is_none());
+    for fault in impossible {
+        eprintln!("skipped: {fault:?} ({})", fault.is_impossible(world).unwrap_or_default());
+    }
+    anyhow::ensure!(!kinds.is_empty(), "none of these faults is possible here");
     let (mut rng, mut strikes) = (StdRng::seed_from_u64(args.seed), Strikes::new());
     let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let progress = Progress::start("faults", args.faults);
@@ -159,7 +175,10 @@ async fn hit(world: &mut World, args: &FaultsArgs, stop: &watch::Sender<bool>) -
         if until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        let fault = kinds[rng.random_range(0..kinds.len())];
+        let fault = match args.in_turn {
+            true => kinds[(number - 1) as usize % kinds.len()],
+            false => kinds[rng.random_range(0..kinds.len())],
+        };
         let begun = wall_ms();
         fault.strike(world, &mut rng).await.with_context(|| format!("{fault:?}"))?;
         strikes.push((fault, begun, wall_ms()));
@@ -182,9 +201,19 @@ fn wall_ms() -> i64 {
 async fn settle(world: &mut World, scheduler: &Scheduler, answered: &[Answered]) -> anyhow::Result<()> {
     let until = Instant::now() + SETTLE_MAX;
     let progress = Progress::start("settling", answered.len() as u64);
-    let mut open: Vec<uuid::Uuid> = answered.iter().map(|answered| answered.job.id).collect();
+    let lost = forgotten_jobs(&world.promotions);
+    let all = answered.iter().map(|answered| answered.job.id);
+    let mut open: Vec<uuid::Uuid> = all.filter(|job| !lost.contains(job)).collect();
+    // An end that was forgotten has to be told again: its client has gone on to other jobs.
+    let mut tells = world.promotions.iter().any(|promotion| !promotion.lost().is_empty());
     while Instant::now() < until {
         world.tend()?;
+        if std::mem::take(&mut tells) {
+            for job in &open {
+                scheduler.cancel(*job).await.context("cancel a job whose end was forgotten")?;
+            }
+        }
+        service::bring_back(world).await?;
         let mut still = Vec::new();
         for job in open {
             match scheduler.client().job(job).await {
@@ -210,7 +239,8 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         let state = scheduler.client().job(job.id).await.ok().map(|view| view.state);
         acknowledged.push((JobId(job.id), state));
     }
-    for Answered { body, key, job } in answered.iter().step_by(5) {
+    let lost = forgotten_jobs(&world.promotions);
+    for Answered { body, key, job } in answered.iter().step_by(5).filter(|answered| !lost.contains(&answered.job.id)) {
         let again = scheduler.submit_again(body, key).await.context("submit a job again")?;
         if again.id != job.id {
             // Its id is in no log under that name: the checker will miss the first.
@@ -218,6 +248,7 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         }
     }
     let log = event_log::read(world.database.url()).await?;
+    let promotions = world.promotions.clone();
     let (mut proofs, mut epochs) = (Vec::new(), BTreeMap::new());
     for node in &mut world.nodes {
         node.kill()?;
@@ -230,11 +261,22 @@ async fn gather(world: &mut World, scheduler: &Scheduler, answered: &[Answered])
         testimonies: evidence::testimonies(world.ground.path())?,
         proofs,
         epochs,
+        promotions,
         hits: Vec::new(),
         acknowledged,
         vacate_bound_ms: i64::try_from(VACATE_MS).unwrap_or(i64::MAX),
         limits: BTreeMap::from([(LIMITED.to_owned(), LIMIT)]),
     })
+}
+
+/// Jobs whose submit a promoted replica has forgotten.
+fn forgotten_jobs(promotions: &[Promotion]) -> BTreeSet<uuid::Uuid> {
+    let events = promotions.iter().flat_map(Promotion::lost).map(|entry| &entry.event);
+    let submitted = |event: &Event| match event {
+        Event::JobSubmitted { job, .. } => Some(job.0),
+        _ => None,
+    };
+    events.filter_map(submitted).collect()
 }
 
 /// Names that were submitted more than once. Each client gives each job a name of its own.

@@ -129,7 +129,6 @@ impl Pair {
 
     /// Leaves all data behind, and says where.
     pub(super) fn keep(&mut self) {
-        self.database.keep();
         for daemon in &mut self.daemons {
             daemon.keep_dir();
         }

@@ -3,13 +3,18 @@
 use super::findings::{Findings, Invariant};
 use super::runs::Run;
 use super::{History, Proof};
-use chiptide_model::{Event, JobId, LeaseId, Next, NodeId, Outcome, Placement};
+use crate::faults::canary::STUCK;
+use crate::faults::promotion::Promotion;
+use chiptide_model::{Cause, Event, JobId, LeaseId, Next, NodeId, Outcome, Placement};
 use std::collections::BTreeMap;
 
 /// Moments of the log and of canaries are read from one clock, but rounded each for itself.
 const ROUNDING_MS: i64 = 2;
 /// What a quarantine may come later than its bound: the daemon's own tick and a restart.
 const LATE_MS: i64 = 10_000;
+
+/// How long the driver lists a canary that is stuck in it.
+const STUCK_MS: i64 = STUCK.as_millis() as i64;
 
 /// A grant, and what became of it.
 #[derive(Clone, Debug)]
@@ -18,6 +23,10 @@ struct Granted {
     at_ms: i64,
     placements: Vec<Placement>,
     vacated: BTreeMap<String, i64>,
+    /// When it was called over because its nodes must have ended it by themselves.
+    lost_ms: Option<i64>,
+    /// Whether a promoted replica had forgotten it: a proof for it is accepted, and there is nothing to write down.
+    is_forgotten: bool,
 }
 
 /// A chip whose lease has ended and that is not proven vacant: since when that has been up to its node.
@@ -45,6 +54,9 @@ impl Ledger {
             last_ms = entry.at_ms;
             ledger.take(entry.at_ms, &entry.event, history, findings);
         }
+        for entry in history.promotions.iter().flat_map(Promotion::lost) {
+            ledger.take_forgotten(entry.at_ms, &entry.event);
+        }
         let left = std::mem::take(&mut ledger.leaving);
         for ((lease, chip), leaving) in left {
             if ledger.heard.get(&leaving.node) == Some(&true) {
@@ -64,13 +76,19 @@ impl Ledger {
             Event::JobEnded { job, outcome } => self.set(*job, word(outcome)),
             Event::LeaseGranted { lease, job, placements, .. } => {
                 let (job, placements) = (*job, placements.clone());
-                let granted = Granted { job, at_ms, placements, vacated: BTreeMap::new() };
+                let granted =
+                    Granted { job, at_ms, placements, vacated: BTreeMap::new(), lost_ms: None, is_forgotten: false };
                 self.grants.insert(lease.to_string(), granted);
                 self.set(job, "leased");
                 self.is_within_limit(at_ms, job, history, findings);
             }
             Event::LeaseRevoked { lease, .. } => self.set_of(*lease, "preempting"),
-            Event::LeaseEnded { lease, next, .. } => self.ended(at_ms, *lease, next),
+            Event::LeaseEnded { lease, cause, next } => {
+                if let (Cause::NodeLost { .. }, Some(granted)) = (cause, self.grants.get_mut(&lease.to_string())) {
+                    granted.lost_ms = Some(at_ms);
+                }
+                self.ended(at_ms, *lease, next);
+            }
             Event::ChipVacated { chip, lease, .. } => {
                 if let Some(granted) = self.grants.get_mut(&lease.to_string()) {
                     granted.vacated.insert(chip.to_string(), at_ms);
@@ -78,6 +96,29 @@ impl Ledger {
                 self.left(at_ms, |of, on| of == *lease && on == chip.as_str(), history, findings);
             }
             Event::ChipQuarantined { chip, .. } => self.left(at_ms, |_, on| on == chip.as_str(), history, findings),
+            _ => {}
+        }
+    }
+
+    /// A grant that was forgotten has been acted on, and so has a proof; of jobs and leases only the log counts.
+    fn take_forgotten(&mut self, at_ms: i64, event: &Event) {
+        match event {
+            Event::LeaseGranted { lease, job, placements, .. } => {
+                let granted = Granted {
+                    job: *job,
+                    at_ms,
+                    placements: placements.clone(),
+                    vacated: BTreeMap::new(),
+                    lost_ms: None,
+                    is_forgotten: true,
+                };
+                self.grants.entry(lease.to_string()).or_insert(granted);
+            }
+            Event::ChipVacated { chip, lease, .. } => {
+                if let Some(granted) = self.grants.get_mut(&lease.to_string()) {
+                    granted.vacated.entry(chip.to_string()).or_insert(at_ms);
+                }
+            }
             _ => {}
         }
     }
@@ -170,6 +211,17 @@ impl Ledger {
                 findings.add(Invariant::I2, (*vacated, run.to_ms), detail);
             }
         }
+        if let (true, Some(chip)) = (run.is_stuck, run.chips.first())
+            && let Some(vacated) = granted.vacated.get(chip)
+            && *vacated < run.to_ms + STUCK_MS
+        {
+            let detail = format!("chip {chip} was proven vacant while the driver listed pid {}", run.pid);
+            findings.add(Invariant::I2, (run.to_ms, *vacated), detail);
+        }
+        if let Some(lost) = granted.lost_ms.filter(|lost| run.to_ms > *lost + ROUNDING_MS) {
+            let detail = format!("lease {} still ran when its job was placed again: its node is lost", run.lease);
+            findings.add(Invariant::I2, (lost, run.to_ms), detail);
+        }
         if run.from_ms + ROUNDING_MS < granted.at_ms {
             let detail = format!("lease {} ran before it was granted", run.lease);
             findings.add(Invariant::I2, (run.from_ms, granted.at_ms), detail);
@@ -182,7 +234,8 @@ impl Ledger {
     }
 
     pub(super) fn has_proof(&self, proof: &Proof) -> bool {
-        self.grants.get(&proof.lease).is_some_and(|granted| granted.vacated.contains_key(&proof.chip))
+        let is_known = |granted: &Granted| granted.is_forgotten || granted.vacated.contains_key(&proof.chip);
+        self.grants.get(&proof.lease).is_some_and(is_known)
     }
 
     /// What the log says a job is in the end, in the words of the API.

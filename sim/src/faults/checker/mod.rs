@@ -4,11 +4,13 @@
 
 mod findings;
 mod ledger;
+mod promoted;
 mod runs;
 #[cfg(test)]
 mod tests;
 
 use super::canary::Testimony;
+use super::promotion::Promotion;
 use crate::audit::{AuditReport, Auditor, Entry, Rule};
 use chiptide_model::JobId;
 use findings::Findings;
@@ -35,6 +37,8 @@ pub struct History {
     pub doubled: BTreeSet<String>,
     /// How long a chip may take from the end of its lease to its proof or quarantine while its node answers, milliseconds.
     pub vacate_bound_ms: i64,
+    /// Replicas that were promoted. What those that lagged have forgotten was committed all the same, and acted on.
+    pub promotions: Vec<Promotion>,
     /// From when to when something was being hit or had not come back, milliseconds since 1970, in order: bounds stand still.
     pub hits: Vec<(i64, i64)>,
     /// Chips that the jobs of a queue may hold at once.
@@ -67,6 +71,12 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Of these, over in the end.
     pub ended: u64,
+    /// Replicas promoted.
+    pub promotions: u64,
+    /// Events that promoted replicas had forgotten.
+    pub forgotten_events: u64,
+    /// Acknowledged jobs among these: lost with the tail, as asynchronous replicas lose it, and by nothing else.
+    pub forgotten_jobs: u64,
     /// Longest from the end of a lease to the proof of one of its chips, milliseconds, while its node answered.
     pub longest_vacate_ms: i64,
     /// Violations by invariant.
@@ -83,7 +93,10 @@ impl History {
     /// Judges it.
     pub fn judge(&self) -> Verdict {
         let mut findings = Findings::default();
-        let acknowledged: Vec<JobId> = self.acknowledged.iter().map(|(job, _)| *job).collect();
+        promoted::judge(self, &mut findings);
+        let forgotten = promoted::forgotten_jobs(self);
+        let (lost, acknowledged): (Vec<_>, Vec<_>) =
+            self.acknowledged.iter().map(|(job, _)| *job).partition(|job| forgotten.contains(job));
         let audit = Auditor::audit(&self.log, &acknowledged);
         findings.add_audit(&audit, &self.log);
         let ledger = Ledger::read(self, &mut findings);
@@ -93,7 +106,8 @@ impl History {
             ledger.covers(run, &mut findings);
             self.was_kept(run, &ledger, &mut findings);
         }
-        self.are_accounted_for(&ledger, &mut findings);
+        promoted::epochs_of_runs_grow(&runs, &ledger, &mut findings);
+        self.are_accounted_for(&ledger, &forgotten, &mut findings);
         for proof in &self.proofs {
             if !ledger.has_proof(proof) {
                 let detail = format!("chip {} was accepted as vacant of lease {}", proof.chip, proof.lease);
@@ -109,6 +123,9 @@ impl History {
             proofs: self.proofs.len() as u64,
             acknowledged: self.acknowledged.len() as u64,
             ended: self.acknowledged.iter().filter(|(_, state)| state.as_deref().is_some_and(is_over)).count() as u64,
+            promotions: self.promotions.len() as u64,
+            forgotten_events: self.promotions.iter().map(|promotion| promotion.lost().len() as u64).sum(),
+            forgotten_jobs: lost.len() as u64,
             longest_vacate_ms: ledger.longest_vacate_ms(),
             violations,
             smallest,
@@ -130,8 +147,8 @@ impl History {
     }
 
     /// Every acknowledged job is in the log once, in the end over, and the daemon says of it what the log says.
-    fn are_accounted_for(&self, ledger: &Ledger, findings: &mut Findings) {
-        for (job, state) in &self.acknowledged {
+    fn are_accounted_for(&self, ledger: &Ledger, forgotten: &BTreeSet<JobId>, findings: &mut Findings) {
+        for (job, state) in self.acknowledged.iter().filter(|(job, _)| !forgotten.contains(job)) {
             let in_log = ledger.state_of(*job);
             match (state.as_deref(), in_log) {
                 (None, _) => {

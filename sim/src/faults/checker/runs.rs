@@ -13,7 +13,9 @@ pub(super) struct Run {
     pub(super) node: String,
     pub(super) chips: Vec<String>,
     pub(super) pid: u32,
-    from_ns: u64,
+    /// Whether the driver lists it on its first chip for a while after its end.
+    pub(super) is_stuck: bool,
+    pub(super) from_ns: u64,
     to_ns: u64,
     /// The same by the wall clock, milliseconds since 1970.
     pub(super) from_ms: i64,
@@ -35,6 +37,7 @@ impl Run {
             node: first.node.clone(),
             chips: first.chips.clone(),
             pid: first.pid,
+            is_stuck: lines.iter().any(|line| line.says == Says::Stuck),
             from_ns: first.at_ns,
             to_ns: last.at_ns,
             from_ms: ms(first),

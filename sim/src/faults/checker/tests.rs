@@ -3,6 +3,7 @@
 use super::{History, Invariant, Proof};
 use crate::audit::Entry;
 use crate::faults::canary::{Says, Testimony};
+use crate::faults::promotion::Promotion;
 use crate::single_chip;
 use chiptide_api::job::KindBody;
 use chiptide_model::{
@@ -271,4 +272,44 @@ fn i10_an_acknowledgement_that_is_gone() {
     let mut unproven = story().submit(1).grant(1, "a", 1).done(1);
     unproven.history.proofs = vec![Proof { chip: "a".into(), lease: lease(1).to_string() }];
     unproven.violates(Invariant::I10);
+}
+
+fn promotion(synchronous: bool, last_seq: i64, forgotten: Vec<Entry>) -> Promotion {
+    Promotion { synchronous, last_seq, forgotten }
+}
+
+/// A life of job and lease 1 that a promoted replica has forgotten, and what the log says then.
+fn forgotten(synchronous: bool) -> Story {
+    let mut story = story();
+    let last_seq = story.history.log.len() as i64;
+    story = story.life(1, 1);
+    let tail = story.history.log.split_off(last_seq as usize);
+    story.history.promotions = vec![promotion(synchronous, last_seq, tail)];
+    story
+}
+
+fn replaced(story: Story) -> Story {
+    let registered = story.history.log[1].event.clone();
+    story.then(Event::DatabaseReplaced { detail: "timeline 2 after 1".into() }).then(registered)
+}
+
+#[test]
+fn what_a_lagging_replica_forgot_is_counted_and_no_violation() {
+    let verdict = replaced(forgotten(false)).life(2, 2).history.judge();
+    assert!(verdict.clean, "{:#?}", verdict.first);
+    assert_eq!((verdict.promotions, verdict.forgotten_events, verdict.forgotten_jobs), (1, 4, 1));
+}
+
+#[test]
+fn i10_an_acknowledged_job_that_a_synchronous_replica_lacks() {
+    let mut story = story().submit(1);
+    let submit = story.history.log.pop().expect("the submit");
+    story.history.promotions = vec![promotion(true, 2, vec![submit])];
+    replaced(story).life(2, 2).violates(Invariant::I10);
+}
+
+#[test]
+fn i3_after_a_promotion_an_epoch_again_or_a_grant_too_early() {
+    replaced(forgotten(false)).life(2, 1).violates(Invariant::I3);
+    forgotten(false).life(2, 2).violates(Invariant::I3);
 }
