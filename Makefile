@@ -1,12 +1,13 @@
 # The few commands a person needs. Cargo decides what has to be built; nothing here is a file.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos handover lint fmt bench deny install-missing
+.PHONY: help demo up test fuzz chaos handover lint fmt bench deny install-missing
 
 # Where rustup puts cargo, for shells that have not been told yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 CHAOS_MINUTES ?= 10
+FUZZ_MINUTES ?= 10
 CHAOS_SEED ?= 1
 demo_binaries := --bin chiptided --bin chiptide-agent --bin chiptide --bin chiptide-sim
 
@@ -28,6 +29,9 @@ test: install-missing ## Everything that must hold: format, tests, lints, query 
 	cargo run --quiet --package chiptide-sim -- chaos --seeds 0..10000
 	$(MAKE) --no-print-directory lint
 	cargo xtask db-check
+
+fuzz: install-missing ## Spoiled requests to every route for FUZZ_MINUTES (10), with new chance each time; a fixed few are part of `test`
+	FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 / 2 )) cargo test --package chiptide-daemon --test http hostile -- --nocapture --test-threads 1
 
 chaos: install-missing ## Real faults under load for CHAOS_MINUTES (10), judged; a short version is part of `test`
 	cargo build --profile demo $(demo_binaries) --features chiptide-daemon/failpoints,chiptide-agent/failpoints

@@ -293,9 +293,10 @@ fn totals_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
 
 /// What the clock will do to each lease follows from its state and that of its nodes, and from nothing else.
 fn timers_are_sound(cluster: &Cluster, found: &mut Vec<Violation>) {
-    let of_lease = |timer: &Timer| matches!(timer, Timer::Lease(_) | Timer::Lost(_) | Timer::Start(_));
-    let kept: BTreeSet<_> = cluster.timers.iter().filter(|(_, timer)| of_lease(timer)).cloned().collect();
-    let wanted: BTreeSet<_> = cluster.leases.values().flat_map(|lease| cluster.dues(lease)).flatten().collect();
+    let kept = cluster.timers.iter().filter(|(_, timer)| !matches!(timer, Timer::Claim(_)));
+    let kept: BTreeSet<_> = kept.cloned().collect();
+    let of_leases = cluster.leases.values().flat_map(|lease| cluster.dues(lease)).flatten();
+    let wanted: BTreeSet<_> = of_leases.chain(cluster.proofs_of_all()).collect();
     if let Some((at, timer)) = kept.symmetric_difference(&wanted).next() {
         found
             .push(broken("books", format!("timer {timer:?} at {at:?} is kept and not wanted, or wanted and not kept")));

@@ -87,6 +87,11 @@ pub struct Cluster {
     pub(crate) looked_at: Timestamp,
     /// When this leader took the lead. Nodes unknown since then were not silent: they are yet to be heard.
     pub(crate) took_over_at: Option<Timestamp>,
+    /// Until when nobody could renew or answer, where that was so under this leader: the ledger was away. Not kept.
+    pub(crate) resumed_at: Option<Timestamp>,
+    /// Since when a node can answer without a break, where it could not before. Not kept: who reads the tables takes the
+    /// lead, and hears the nodes anew.
+    pub(crate) answers_since: BTreeMap<NodeIx, Timestamp>,
 }
 
 impl PartialEq for Cluster {

@@ -4,8 +4,8 @@
 
 use crate::cluster::{Cluster, Timer};
 use crate::draft::{Draft, after};
-use crate::fleet::NodeIx;
-use chiptide_model::{Cause, Event, Lease, LeaseId, LeaseState, Next, NodeId, Timestamp};
+use crate::fleet::{ChipIx, NodeIx};
+use chiptide_model::{Cause, Event, Lease, LeaseId, LeaseState, Next, NodeId, OnNodeLoss, Timestamp};
 
 /// When the clock next acts on a lease, and how: by its own ends, by the loss of a node, by a start that does not come.
 pub(crate) type Dues = [Option<(Timestamp, Timer)>; 3];
@@ -17,10 +17,34 @@ impl Cluster {
             return [None, None, None];
         }
         [
-            lease.next_due().map(|at| (at, Timer::Lease(lease.id))),
+            self.own_end(lease).map(|at| (at, Timer::Lease(lease.id))),
             self.lost_at(lease).map(|(at, _)| (at, Timer::Lost(lease.id))),
             self.start_by(lease).map(|at| (at, Timer::Start(lease.id))),
         ]
+    }
+
+    /// When a lease reaches its own end. Work that waits for its node outlives its notice with it: what cannot be told to
+    /// stop, and cannot say that it has, is not called over by the clock.
+    fn own_end(&self, lease: &Lease) -> Option<Timestamp> {
+        let rule = self.jobs.get(&lease.job)?.spec.on_node_loss;
+        let waits = rule == OnNodeLoss::Wait && matches!(lease.state, LeaseState::Revoking { .. });
+        let unheard = |node: &NodeId| self.node(node).is_some_and(|node| node.unknown_since.is_some());
+        if waits && lease.placements.iter().any(|placement| unheard(&placement.node)) {
+            return None;
+        }
+        match (lease.is_active(), lease.expires_at) {
+            (true, Some(expires_at)) => {
+                Some(lease.ends_at.into_iter().fold(self.renewable(lease, expires_at), Timestamp::min))
+            }
+            _ => lease.next_due(),
+        }
+    }
+
+    /// When a lease that has to be renewed lapses: a holder who could not renew has all of its time from when it can.
+    fn renewable(&self, lease: &Lease, expires_at: Timestamp) -> Timestamp {
+        let ttl = self.jobs.get(&lease.job).and_then(|job| job.spec.lease_ttl);
+        let anew = self.resumed_at.max(self.took_over_at).zip(ttl).map(|(since, ttl)| since + ttl);
+        anew.map_or(expires_at, |anew| anew.max(expires_at))
     }
 
     /// When a lease is called ended because a node of it is not heard, and which node. A new leader counts every node as
@@ -43,7 +67,52 @@ impl Cluster {
         let unconfirmed = || lease.placements.iter().map(|p| &p.node).filter(|node| !lease.confirmed.contains(*node));
         let heard = |id: &NodeId| self.node(id).is_some_and(|node| node.unknown_since.is_none());
         unconfirmed().next()?;
-        unconfirmed().all(heard).then(|| lease.granted_at + bound)
+        let answers_since =
+            unconfirmed().filter_map(|id| self.answers_since.get(self.nodes_by_id.get(id)?)).max().copied();
+        let since = answers_since.map_or(lease.granted_at, |since| since.max(lease.granted_at));
+        unconfirmed().all(heard).then(|| since + bound)
+    }
+
+    /// The proofs of vacancy that a chip owes, each with when it is overdue. The bound runs while the node answers: it stands
+    /// still while the node is not heard, and begins anew when it is.
+    pub(crate) fn proofs_due(&self, ix: ChipIx) -> Vec<(Timestamp, Timer)> {
+        let chip = &self.fleet.chips[ix];
+        let node = &self.fleet.nodes[chip.node];
+        if chip.quarantine.is_some() || node.unknown_since.is_some() {
+            return Vec::new();
+        }
+        let anew = self.answers_since.get(&chip.node).map(|since| *since + self.policy.bounds.vacate);
+        let due = |by: Timestamp| anew.map_or(by, |anew| anew.max(by));
+        let owed = chip.holds.iter().filter_map(|hold| Some((due(hold.vacate_by?), Timer::Vacate(ix, hold.lease))));
+        owed.collect()
+    }
+
+    /// All proofs owed, each with when it is overdue.
+    pub(crate) fn proofs_of_all(&self) -> Vec<(Timestamp, Timer)> {
+        (0..self.fleet.chips.len()).flat_map(|chip| self.proofs_due(chip)).collect()
+    }
+
+    /// Those of one node.
+    pub(crate) fn proofs_of_node(&self, node: NodeIx) -> Vec<(Timestamp, Timer)> {
+        self.fleet.nodes[node].chips.iter().flat_map(|&chip| self.proofs_due(chip)).collect()
+    }
+
+    /// Takes timers away and sets others.
+    pub(crate) fn move_timers(&mut self, before: Vec<(Timestamp, Timer)>, after: Vec<(Timestamp, Timer)>) {
+        for timer in &before {
+            self.timers.remove(timer);
+        }
+        self.timers.extend(after);
+    }
+
+    /// Nobody could answer until now: the ledger was away, or its daemon. Bounds on what nodes have to say run anew.
+    pub fn resume(&mut self, now: Timestamp) {
+        let (before, proofs) = (self.dues_of_all(), self.proofs_of_all());
+        self.answers_since = (0..self.fleet.nodes.len()).map(|node| (node, now)).collect();
+        self.resumed_at = Some(now);
+        let after = self.proofs_of_all();
+        self.move_timers(proofs, after);
+        self.retime(before);
     }
 
     /// The timers of a node's leases, to be compared after a change.

@@ -273,8 +273,7 @@ fn set_vacating(cluster: &mut Cluster, chip: &ChipId, lease: LeaseId, by: Timest
         hold.vacate_by = Some(by);
         cluster.vacating += 1;
     }
-    if state.quarantine.is_none() {
-        cluster.timers.insert((by, Timer::Vacate(ix, lease)));
-    }
+    let due = cluster.proofs_due(ix);
+    cluster.move_timers(Vec::new(), due);
     Ok(())
 }

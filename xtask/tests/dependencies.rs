@@ -5,17 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every allowed edge between our crates. `sim → agent` is on purpose: `chiptide-sim fleet` runs the agent's own code.
-const ALLOWED: [(&str, &[&str]); 11] = [
+/// `chiptide-hostile` is for tests only (below).
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("chiptide-model", &[]),
     ("chiptide-allocator", &["chiptide-model"]),
     ("chiptide-api", &["chiptide-model"]),
     ("chiptide-postgres", &[]),
-    ("chiptide-daemon", &["chiptide-allocator", "chiptide-api", "chiptide-model", "chiptide-postgres"]),
+    (
+        "chiptide-daemon",
+        &["chiptide-allocator", "chiptide-api", "chiptide-hostile", "chiptide-model", "chiptide-postgres"],
+    ),
     ("chiptide-agent", &["chiptide-api", "chiptide-model"]),
     ("chiptide-cli", &["chiptide-api", "chiptide-model"]),
     ("chiptide-sim", &["chiptide-agent", "chiptide-allocator", "chiptide-api", "chiptide-model", "chiptide-postgres"]),
     ("chiptide-protocol", &[]),
     ("fake-nvml", &[]),
+    ("chiptide-hostile", &[]),
     ("xtask", &["chiptide-postgres"]),
 ];
 
@@ -71,6 +76,13 @@ fn our_crates_import_only_whom_they_may() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn nothing_ships_with_hostile_input() {
+    for (name, needs) in workspace() {
+        assert!(!needs.normal.contains("chiptide-hostile"), "{name} may use chiptide-hostile in its tests only");
+    }
 }
 
 #[test]

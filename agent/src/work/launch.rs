@@ -112,7 +112,10 @@ impl WorkOptions {
             Containment::Cgroups(hierarchy) => {
                 let own = hierarchy.make(key, replica.cpu_milli, replica.memory_mib).context("make its cgroup")?;
                 if let Some(limits) = &self.device_limits {
-                    limits.put_on(&own, &replica.chips, chips)?;
+                    // The whole lease's: the replicas of a gang reach into each other's chips.
+                    let replicas = wanted.work.replicas.iter();
+                    let of_lease: Vec<String> = replicas.flat_map(|replica| replica.chips.clone()).collect();
+                    limits.put_on(&own, &of_lease, chips)?;
                 }
                 Some((own, hierarchy.guards()))
             }

@@ -1,7 +1,7 @@
 //! Events of nodes and chips.
 
 use super::Applied;
-use crate::cluster::{Cluster, Timer};
+use crate::cluster::Cluster;
 use crate::fleet::{Chip, ChipIx, Node, NodeIx};
 use chiptide_model::{
     ChipFacts, ChipId, Cordon, FaultEnd, Faults, Health, NodeId, Policy, Quarantine, SessionId, Timestamp,
@@ -25,7 +25,7 @@ impl Cluster {
     fn forget_known(&mut self, at: Timestamp) {
         for node in 0..self.fleet.nodes.len() {
             if self.fleet.nodes[node].unknown_since.is_none() {
-                self.mark_known(node, Some(at));
+                self.mark_known(node, Some(at), at);
             }
         }
     }
@@ -55,9 +55,11 @@ impl Cluster {
     }
 
     pub(super) fn on_policy(&mut self, at: Timestamp, policy: &Policy) -> Applied {
-        let before = self.dues_of_all();
+        let (before, proofs) = (self.dues_of_all(), self.proofs_of_all());
         self.policy = policy.clone();
         self.retime(before);
+        let after = self.proofs_of_all();
+        self.move_timers(proofs, after);
         self.note_all_leaving();
         self.fleet.obey(policy);
         self.arrange_ledger(at);
@@ -73,15 +75,13 @@ impl Cluster {
         let id = fresh.id.clone();
         let (node, is_new) = match self.nodes_by_id.get(&id).copied() {
             Some(ix) => {
-                let before = self.dues_of_node(ix);
+                self.set_known(ix, None, at);
                 let old = &mut self.fleet.nodes[ix];
                 let cpu_used = old.facts.cpu_milli.saturating_sub(old.cpu_free);
                 let memory_used = old.facts.memory_mib.saturating_sub(old.memory_free);
                 old.cpu_free = fresh.facts.cpu_milli.saturating_sub(cpu_used);
                 old.memory_free = fresh.facts.memory_mib.saturating_sub(memory_used);
                 (old.facts, old.session, old.boot_id) = (fresh.facts, fresh.session, fresh.boot_id);
-                old.unknown_since = None;
-                self.retime(before);
                 (ix, false)
             }
             None => {
@@ -154,9 +154,9 @@ impl Cluster {
         ix
     }
 
-    pub(super) fn on_known(&mut self, node: &NodeId, unknown_since: Option<Timestamp>) -> Applied {
+    pub(super) fn on_known(&mut self, node: &NodeId, unknown_since: Option<Timestamp>, at: Timestamp) -> Applied {
         let ix = *self.nodes_by_id.get(node).ok_or_else(|| format!("no node {node}"))?;
-        self.set_known(ix, unknown_since);
+        self.set_known(ix, unknown_since, at);
         Ok(())
     }
 
@@ -173,14 +173,20 @@ impl Cluster {
         Ok(())
     }
 
-    fn set_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>) {
+    fn set_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>, at: Timestamp) {
         let before = self.dues_of_node(node);
-        self.mark_known(node, unknown_since);
+        self.mark_known(node, unknown_since, at);
         self.retime(before);
     }
 
-    fn mark_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>) {
-        self.fleet.nodes[node].unknown_since = unknown_since;
+    fn mark_known(&mut self, node: NodeIx, unknown_since: Option<Timestamp>, at: Timestamp) {
+        let before = self.proofs_of_node(node);
+        let was_unknown = std::mem::replace(&mut self.fleet.nodes[node].unknown_since, unknown_since).is_some();
+        if was_unknown {
+            self.answers_since.insert(node, at);
+        }
+        let after = self.proofs_of_node(node);
+        self.move_timers(before, after);
         self.node_changed(node);
         self.check_claims_of(node);
         if unknown_since.is_none() {
@@ -204,20 +210,15 @@ impl Cluster {
     /// A chip out of service is no longer pressed for proof; back in service it is again.
     pub(super) fn on_quarantine(&mut self, chip: &ChipId, quarantine: Option<&Quarantine>) -> Applied {
         let ix = self.chip_ix(chip)?;
-        for hold in &self.fleet.chips[ix].holds {
-            let Some(by) = hold.vacate_by else { continue };
-            let timer = (by, Timer::Vacate(ix, hold.lease));
-            if quarantine.is_some() {
-                self.timers.remove(&timer)
-            } else {
-                self.timers.insert(timer)
-            };
-        }
+        let before = self.proofs_due(ix);
         let is_orphaned = |known: Option<&Quarantine>| matches!(known, Some(Quarantine::Orphaned { .. }));
         if is_orphaned(quarantine) || is_orphaned(self.fleet.chips[ix].quarantine.as_ref()) {
             self.orders_changed(self.fleet.chips[ix].node);
         }
-        self.on_chip(chip, |chip| chip.quarantine = quarantine.cloned())
+        self.on_chip(chip, |chip| chip.quarantine = quarantine.cloned())?;
+        let after = self.proofs_due(ix);
+        self.move_timers(before, after);
+        Ok(())
     }
 
     /// An admin's word ends every fault and the quarantine.

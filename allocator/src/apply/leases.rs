@@ -11,13 +11,15 @@ impl Cluster {
     pub(super) fn on_vacated(&mut self, chip: &ChipId, lease: LeaseId) -> Applied {
         let ix = self.chip_ix(chip)?;
         let is_gone = |hold: &ChipHold| hold.lease == lease && hold.vacate_by.is_some();
-        let due = |hold: &ChipHold| hold.vacate_by.filter(|_| hold.lease == lease);
-        let by = self.fleet.chips[ix].holds.iter().find_map(due);
-        let by = by.ok_or_else(|| format!("chip {chip} is not vacating lease {lease}"))?;
+        if !self.fleet.chips[ix].holds.iter().any(is_gone) {
+            return Err(format!("chip {chip} is not vacating lease {lease}"));
+        }
+        let due = self.proofs_due(ix);
         let before = self.fleet.chips[ix].holds.len();
         self.fleet.chips[ix].holds.retain(|hold| !is_gone(hold));
         self.vacating -= before - self.fleet.chips[ix].holds.len();
-        self.timers.remove(&(by, Timer::Vacate(ix, lease)));
+        let still_due = self.proofs_due(ix);
+        self.move_timers(due, still_due);
         let node = self.fleet.chips[ix].node;
         self.touched.chips.insert(chip.clone());
         self.leave_node_if_empty(node, lease);
@@ -245,9 +247,8 @@ impl Cluster {
                 held.vacate_by = Some(by);
                 self.vacating += 1;
             }
-            if chip.quarantine.is_none() {
-                self.timers.insert((by, Timer::Vacate(ix, id)));
-            }
+            let due = self.proofs_due(ix);
+            self.move_timers(Vec::new(), due);
             self.touched.chips.insert(hold.chip.clone());
         }
         self.note_leaving(id);

@@ -61,8 +61,8 @@ impl Cluster {
                 };
                 self.on_registered(at, fresh, chips)
             }
-            Event::NodeHeard { node } => self.on_known(node, None),
-            Event::NodeSilent { node } => self.on_known(node, Some(at)),
+            Event::NodeHeard { node } => self.on_known(node, None, at),
+            Event::NodeSilent { node } => self.on_known(node, Some(at), at),
             Event::NodeDeclaredOff { node, .. } => {
                 self.node_at(node).map(drop).ok_or_else(|| format!("no node {node}"))
             }

@@ -186,8 +186,10 @@ fn a_gang_of_which_a_member_does_not_start_is_torn_down() {
     let mut heard = world.full_report(&node_id("n2"));
     heard.confirmed.clear();
     world.round(vec![Command::Report(heard)]);
+    world.after("59s");
+    world.expect(expect!["n2 is heard"]);
+    world.after("1s");
     world.expect(expect![[r#"
-        n2 is heard
         lease of gang ends (fault): back to pending
         gang has n1-0 n2-0 reserved from +1m"#]]);
     let why = |event: &Event| match event {
@@ -195,4 +197,67 @@ fn a_gang_of_which_a_member_does_not_start_is_torn_down() {
         _ => None,
     };
     assert_eq!(world.log.iter().find_map(|(_, event)| why(event)).as_deref(), Some("n2: not started within 1m"));
+}
+
+#[test]
+fn notice_to_a_node_that_is_not_heard_does_not_run_out() {
+    let mut world = running(fleet(), job("train").with(|spec| spec.max_duration = Some(Millis::from_secs(60))));
+    world.after("60s");
+    world.silent(&["n1"]);
+    world.after("1h");
+    world.expect(expect![[r#"
+        revoke train (max_duration) by +30s
+        n1 is silent"#]]);
+    world.nodes_report();
+    world.expect(expect![[r#"
+        n1 is heard
+        lease of train ends (max_duration): Failed { reason: "max_duration" }"#]]);
+}
+
+#[test]
+fn a_fenced_lease_under_notice_ends_in_time_on_a_node_that_is_not_heard() {
+    let fenced = job("serve").fenced("20s").with(|spec| spec.max_duration = Some(Millis::from_secs(60)));
+    let mut world = running(fleet(), fenced);
+    world.after("60s");
+    world.silent(&["n1"]);
+    world.after("30s");
+    world.expect(expect![[r#"
+        revoke serve (max_duration) by +30s
+        n1 is silent
+        lease of serve ends (max_duration): Failed { reason: "max_duration" }"#]]);
+}
+
+#[test]
+fn the_bound_of_a_proof_runs_only_while_the_node_can_answer() {
+    let mut world = running(fleet(), job("train"));
+    world.done("train");
+    world.after("50s");
+    world.silent(&["n1"]);
+    world.after("1h");
+    let mut heard = world.full_report(&node_id("n1"));
+    heard.vacant.clear();
+    world.round(vec![Command::Report(heard)]);
+    world.after("59s");
+    world.expect(expect![[r#"
+        lease of train ends (done): Succeeded
+        n1 is silent
+        n1 is heard"#]]);
+    world.after("1s");
+    world.expect(expect!["n1-0 is quarantined"]);
+}
+
+#[test]
+fn after_an_outage_nobody_is_late_who_could_not_speak() {
+    let renewed = job("train").with(|spec| spec.lease_ttl = Some(Millis::from_secs(60)));
+    let mut world = running(fleet(), job("over")).lease(renewed);
+    world.done("over");
+    world.story();
+    world.now = world.now + Millis::from_secs(3600);
+    [&mut world.draft, &mut world.committed].map(|cluster| cluster.resume(world.now));
+    world.after("59s");
+    world.expect(expect![""]);
+    world.after("1s");
+    world.expect(expect![[r#"
+        lease of train ends (expired): Failed { reason: "lease_expired" }
+        n1-0 is quarantined"#]]);
 }

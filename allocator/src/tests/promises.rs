@@ -163,10 +163,12 @@ fn a_promise_outlives_its_leader() {
     world.round(vec![Command::TakeOver { epoch: 2 }]);
     world.after("30s");
     world.nodes_report();
+    world.nodes_report();
     world.expect(expect![[r#"
         leader 2
-        lease of train ends (preempt): back to pending
         n1 is heard
+        n1 confirms train
+        lease of train ends (preempt): back to pending
         n1-0 is proven vacant of train
         chat gets n1-0"#]]);
 }

@@ -162,14 +162,12 @@ fn an_end_that_is_not_proven_costs_the_chip_and_the_bound_is_stated_anew() {
     let mut world = busy();
     world.submit(job("pair").chips(2)).expect("accepted");
     world.after("1m");
-    world.round(vec![Command::Silent(node_id("n1"))]);
     world.after("30s");
     world.after("1m");
     world.expect(expect![[r#"
         pair submitted
         pair has n1-0 n1-1 reserved from +2m30s
         revoke a (max_duration) by +30s
-        n1 is silent
         lease of a ends (max_duration): Failed { reason: "max_duration" }
         revoke b (max_duration) by +30s
         n1-0 is quarantined

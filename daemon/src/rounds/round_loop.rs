@@ -343,7 +343,8 @@ impl RoundLoop {
         let (shared, leadership) = (self.shared.clone(), self.leadership);
         let read = recovery::recover(&shared, &mut self.store, leadership, &mut self.entries, trouble, unsettled);
         match read.await {
-            Ok(Recovered::Read(cluster)) => {
+            Ok(Recovered::Read(mut cluster)) => {
+                cluster.resume(self.shared.now());
                 self.draft = (*cluster).clone();
                 self.shared.tail.restart(cluster.seq);
                 *self.shared.cluster_arc().write() = *cluster;

@@ -29,7 +29,8 @@ pub(super) fn parse(body: RegisterBody) -> Result<Registration, Invalid> {
     if body.boot_id.is_empty() {
         return Err(Invalid::new("invalid_field", "boot_id", "must not be empty"));
     }
-    for (field, text) in [("rack", &body.rack), ("driver_version", &body.driver_version)] {
+    let free = [("rack", &body.rack), ("link_domain", &body.link_domain), ("driver_version", &body.driver_version)];
+    for (field, text) in free {
         text.iter().try_for_each(|text| text_fits(field, text))?;
     }
     labels_fit(&body.labels)?;

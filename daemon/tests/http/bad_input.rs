@@ -1,6 +1,6 @@
 //! Whatever a peer sends: a clear answer with a stable code and the field at fault, and nothing changes.
 
-use crate::common::{Daemon, Node};
+use crate::common::{Daemon, Node, registration};
 use serde_json::json;
 
 fn body(extra: serde_json::Value) -> String {
@@ -102,4 +102,17 @@ async fn a_gang_that_never_fits_waits_with_its_shortfall() {
     let (status, view) = daemon.send("POST", "/v1/jobs", body(json!({"chips": 4, "replicas": 3}))).await;
     let reason = &view["reasons"][0];
     assert_eq!((status, reason["code"].as_str(), reason["shortfall"].as_u64()), (202, Some("never_fits"), Some(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn free_text_of_a_registration_that_postgres_could_not_keep_is_refused() {
+    let daemon = Daemon::start().await;
+    for field in ["boot_id", "agent_version", "rack", "link_domain", "driver_version"] {
+        for text in ["nul\u{0}".to_owned(), "x".repeat(300)] {
+            let mut body = serde_json::to_value(registration("n1", 1)).expect("JSON");
+            body[field] = json!(text);
+            let (status, problem) = daemon.send("POST", "/v1/nodes/n1/register", body.to_string()).await;
+            assert_eq!((status, problem["field"].as_str()), (422, Some(field)), "{problem}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod elastic;
 mod events;
 mod explain;
 mod faults;
+mod hostile;
 mod jobs;
 mod joining;
 mod logs;

@@ -129,7 +129,8 @@ impl Lead {
         if office.database.is_away(office.now) {
             return;
         }
-        let Some(cluster) = load(office) else { return };
+        let Some(mut cluster) = load(office) else { return };
+        cluster.resume(Timestamp(office.now as i64));
         self.timeline = office.database.timeline;
         self.inbox.extend(office.database.replaced().map(|command| (command, nobody())));
         (self.draft, self.committed, self.broken) = (cluster.clone(), cluster, false);
