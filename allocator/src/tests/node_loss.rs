@@ -253,7 +253,8 @@ fn after_an_outage_nobody_is_late_who_could_not_speak() {
     world.done("over");
     world.story();
     world.now = world.now + Millis::from_secs(3600);
-    [&mut world.draft, &mut world.committed].map(|cluster| cluster.resume(world.now));
+    world.draft.resume(world.now);
+    world.committed.resume(world.now);
     world.after("59s");
     world.expect(expect![""]);
     world.after("1s");
