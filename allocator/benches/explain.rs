@@ -53,6 +53,7 @@ fn node(n: usize) -> NodeRow {
         session: SessionId(Uuid::from_u128(n as u128)),
         boot_id: "boot".into(),
         unknown_since: None,
+        cordon: None,
         chips: (0..CHIPS).map(chip).collect(),
     }
 }

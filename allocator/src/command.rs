@@ -3,7 +3,7 @@
 use crate::forgotten::{RefusedGrant, Seen};
 use chiptide_model::{
     Cause, ChipFacts, ChipFault, ChipId, Health, JobId, JobSpec, LadderStep, LeaseId, Millis, NodeFacts, NodeId,
-    Outcome, Policy, ReplicaEnd, SessionId, Verdict,
+    Outcome, Policy, ReplicaEnd, SessionId, Timestamp, Verdict,
 };
 use std::sync::Arc;
 
@@ -122,6 +122,35 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// An operator wants nothing more granted on a node; who is there may finish.
+    Cordon {
+        /// The node.
+        node: NodeId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator wants a node empty: nothing more is granted, and every lease there gets notice.
+    Drain {
+        /// The node.
+        node: NodeId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+        /// Holders may stay until then, if their grace ends before.
+        by: Option<Timestamp>,
+    },
+    /// An operator gives a node back to work. Notices that were given stand.
+    Uncordon {
+        /// The node.
+        node: NodeId,
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+    },
     /// An admin declares that a machine is off.
     DeclareOff {
         /// The node.
@@ -185,6 +214,8 @@ pub enum Ack {
         /// Why.
         reason: String,
     },
+    /// The node was changed.
+    Node(NodeId),
     /// Done.
     Done,
 }
@@ -243,6 +274,8 @@ pub enum Refusal {
         /// The one with the fault.
         other: ChipId,
     },
+    /// The node is not cordoned.
+    NotCordoned(NodeId),
     /// The node reports, so it is not off.
     NodeReports(NodeId),
     /// The report's session is not the node's.

@@ -79,6 +79,9 @@ impl Draft<'_> {
             Command::Quarantine { chip, who, reason } => self.quarantine(chip, who, reason),
             Command::ReleaseChip { chip, who, reason } => self.release_chip(chip, who, reason),
             Command::DeclareOff { node, by, reason } => self.declare_off(node, by, reason),
+            Command::Cordon { node, who, reason } => self.cordon(node, who, reason),
+            Command::Drain { node, who, reason, by } => self.drain(node, who, reason, by),
+            Command::Uncordon { node, who, reason } => self.uncordon(node, who, reason),
             Command::DatabaseReplaced { detail } => {
                 self.emit(Event::DatabaseReplaced { detail });
                 Ok(Ack::Done)

@@ -112,7 +112,9 @@ pub(crate) fn after(cause: &Cause) -> Next {
     let failed = |reason: &str| Next::Ended(Outcome::Failed { reason: reason.into() });
     match cause {
         Cause::Preempt { .. } | Cause::Reclaim { .. } | Cause::Consolidate { .. } => Next::Pending,
-        Cause::NodeLost { .. } | Cause::Fenced { .. } | Cause::Fault { .. } | Cause::Released => Next::Pending,
+        Cause::NodeLost { .. } | Cause::Fenced { .. } | Cause::Fault { .. } | Cause::Released | Cause::Drain { .. } => {
+            Next::Pending
+        }
         Cause::MaxDuration => failed("max_duration"),
         Cause::Expired => failed("lease_expired"),
         Cause::Cancelled => Next::Ended(Outcome::Cancelled),

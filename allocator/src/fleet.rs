@@ -3,7 +3,7 @@
 use crate::demand::Mix;
 use crate::place::{Index, RuledFree, Rules};
 use chiptide_model::{
-    ChipFacts, ChipState, Faults, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
+    ChipFacts, ChipState, Cordon, Faults, Health, Holder, JobId, LeaseId, NodeFacts, NodeId, Policy, Quarantine,
     SLOTS_PER_CHIP, SessionId, SlotCount, Slots, Timestamp,
 };
 use std::collections::BTreeSet;
@@ -28,6 +28,8 @@ pub struct Node {
     pub boot_id: String,
     /// `None` while it reports to this leader, else since when it is unknown.
     pub unknown_since: Option<Timestamp>,
+    /// Why nothing more is granted on it; its chips say so too.
+    pub cordon: Option<Cordon>,
     /// Its chips, in the order of registration.
     pub chips: Vec<ChipIx>,
     /// CPU not set aside for a lease, thousandths of a core.
@@ -46,6 +48,13 @@ pub struct Node {
     pub leases: BTreeSet<LeaseId>,
     /// Counts up whenever the node's orders change.
     pub orders_revision: u64,
+}
+
+impl Node {
+    /// Whether anything may be granted on it: it reports, and nobody has cordoned it.
+    pub fn takes_work(&self) -> bool {
+        self.unknown_since.is_none() && self.cordon.is_none()
+    }
 }
 
 /// Slots of a chip under one lease.
@@ -76,6 +85,8 @@ pub struct Chip {
     pub health: Health,
     /// Why it is out of service.
     pub quarantine: Option<Quarantine>,
+    /// Whether its node is cordoned.
+    pub cordoned: bool,
     /// Its faults, open and past.
     pub faults: Faults,
     /// Its holders.
@@ -106,7 +117,7 @@ impl Chip {
 
     /// Whether the chip itself may be granted; its node must also be known.
     pub fn in_service(&self) -> bool {
-        self.health.is_healthy() && self.quarantine.is_none()
+        self.health.is_healthy() && self.quarantine.is_none() && !self.cordoned
     }
 
     /// The state people see.
@@ -249,7 +260,7 @@ impl Fleet {
 
     fn free_with(&self, pool: PoolIx, slots: &[SlotCount]) -> PoolFree {
         let node = &self.nodes[self.pools[pool].node];
-        if node.unknown_since.is_some() {
+        if !node.takes_work() {
             return PoolFree::default();
         }
         let cpu = node.cpu_free.saturating_sub(node.cpu_claimed + node.cpu_reserved);

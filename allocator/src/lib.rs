@@ -31,6 +31,7 @@ pub mod restore;
 pub mod room;
 pub mod touched;
 
+mod cordon;
 mod draft;
 mod expire;
 mod faults;

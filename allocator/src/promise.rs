@@ -125,6 +125,7 @@ fn progress(cluster: &Cluster, job: JobId, claim: &Claim) -> Progress {
             // A new leader has yet to hear the node: giving up now would have evicted its victims in vain.
             Some(since) if cluster.took_over_at == Some(since) => waiting = true,
             Some(_) => return Progress::Lost,
+            None if node.cordon.is_some() => return Progress::Lost,
             None => {}
         }
         let others_cpu = claim_total(claim, &placement.node, |p| p.cpu_milli);

@@ -6,7 +6,7 @@ use crate::fleet::{ChipHold, Node};
 use crate::quota::PastUse;
 use crate::reservations::Reservation;
 use chiptide_model::{
-    ChipFacts, ChipId, Faults, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy,
+    ChipFacts, ChipId, Cordon, Faults, Health, Holder, Job, JobId, JobState, Lease, LeaseId, NodeFacts, NodeId, Policy,
     Quarantine, SessionId, Timestamp,
 };
 use std::collections::BTreeSet;
@@ -24,6 +24,8 @@ pub struct NodeRow {
     pub boot_id: String,
     /// Since when it is unknown.
     pub unknown_since: Option<Timestamp>,
+    /// Why nothing more is granted on it.
+    pub cordon: Option<Cordon>,
     /// Its chips, in the order of registration.
     pub chips: Vec<ChipRow>,
 }
@@ -98,6 +100,7 @@ impl Snapshot {
             session: node.session,
             boot_id: node.boot_id.clone(),
             unknown_since: node.unknown_since,
+            cordon: node.cordon.clone(),
             chips: node.chips.iter().map(|&ix| chip_row(&cluster.fleet.chips[ix])).collect(),
         };
         let vacating: BTreeSet<(ChipId, LeaseId, Timestamp)> = cluster
@@ -203,6 +206,7 @@ fn add_node(cluster: &mut Cluster, row: NodeRow) {
         session: row.session,
         boot_id: row.boot_id,
         unknown_since: row.unknown_since,
+        cordon: row.cordon,
         chips: Vec::new(),
         cpu_claimed: 0,
         memory_claimed: 0,

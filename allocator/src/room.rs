@@ -191,7 +191,7 @@ impl<'a> Room<'a> {
     pub(crate) fn empty(&mut self, lease: &Lease) {
         for node in self.cluster.nodes_of(lease) {
             let state = &self.cluster.fleet.nodes[node];
-            if state.unknown_since.is_some() || !state.leases.contains(&lease.id) {
+            if !state.takes_work() || !state.leases.contains(&lease.id) {
                 continue;
             }
             for &chip in &state.chips {
@@ -227,7 +227,7 @@ impl<'a> Room<'a> {
     pub(crate) fn open(&mut self, holder: &Holder) {
         self.open.push(holder.clone());
         for (node, (cpu, memory)) in self.cluster.set_aside(holder) {
-            if self.cluster.fleet.nodes[node].unknown_since.is_some() {
+            if !self.cluster.fleet.nodes[node].takes_work() {
                 continue;
             }
             for &chip in &self.cluster.fleet.nodes[node].chips {

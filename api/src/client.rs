@@ -12,7 +12,9 @@ use crate::explain::ExplainView;
 use crate::job::{CreatedView, DoneBody, JobBody, JobView};
 use crate::lease::{ExtensionBody, LeaseView, ReleaseBody};
 use crate::logs::{ATTEMPT_HEADER, LogAnswer, LogChunk, LogQuery, OFFSET_HEADER, OVER_HEADER};
-use crate::node::{DeclareOffBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView};
+use crate::node::{
+    CordonBody, DeclareOffBody, DrainBody, NodeView, OrdersView, RegisterBody, RegisterView, ReportBody, ReportView,
+};
 use crate::page::Page;
 use crate::policy::{PolicyAppliedView, PolicyVersionView, PolicyView, RollbackBody};
 use crate::problem::Problem;
@@ -323,6 +325,23 @@ impl Client {
     /// One page of nodes.
     pub async fn nodes(&self, filters: &[(&str, String)]) -> Result<Page<NodeView>, ClientError> {
         self.get("/v1/nodes", filters).await
+    }
+
+    /// Lets nothing more be granted on a node.
+    pub async fn cordon(&self, node: &str, reason: &str) -> Result<NodeView, ClientError> {
+        let body = CordonBody { reason: reason.to_owned() };
+        self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/cordon")).json(&body)).await
+    }
+
+    /// Gives a node back to work.
+    pub async fn uncordon(&self, node: &str, reason: &str) -> Result<NodeView, ClientError> {
+        let body = CordonBody { reason: reason.to_owned() };
+        self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/uncordon")).json(&body)).await
+    }
+
+    /// Empties a node.
+    pub async fn drain(&self, node: &str, body: &DrainBody) -> Result<NodeView, ClientError> {
+        self.send(self.request(Method::POST, &format!("/v1/nodes/{node}/drain")).json(body)).await
     }
 
     /// Declares that a node's machine is off.

@@ -74,6 +74,23 @@ pub enum EventBody {
         /// Why.
         reason: String,
     },
+    /// An operator wants nothing more granted on the node; with `drain_by`, nobody left on it.
+    NodeCordoned {
+        /// Who.
+        who: String,
+        /// Why.
+        reason: String,
+        /// While it is drained: by when its leases have to leave, if their own grace ends before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drain_by: Option<DateTime<Utc>>,
+    },
+    /// The node may be granted again.
+    NodeUncordoned {
+        /// Who.
+        who: String,
+        /// Why.
+        reason: String,
+    },
     /// The database was replaced by one that may have forgotten something: every node has to register anew.
     DatabaseReplaced {
         /// What is known of the old one and the new one.
@@ -292,7 +309,7 @@ pub struct StepView {
 }
 
 /// Every type of event, for filters and documents.
-pub const EVENT_TYPES: [&str; 33] = [
+pub const EVENT_TYPES: [&str; 35] = [
     "chip_epoch_raised",
     "chip_fault_ended",
     "chip_faulted",
@@ -317,10 +334,12 @@ pub const EVENT_TYPES: [&str; 33] = [
     "lease_granted",
     "lease_renewed",
     "lease_revoked",
+    "node_cordoned",
     "node_declared_off",
     "node_heard",
     "node_registered",
     "node_silent",
+    "node_uncordoned",
     "policy_applied",
     "reservation_dropped",
     "reservation_made",

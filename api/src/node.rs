@@ -268,6 +268,45 @@ pub struct FenceOrder {
     pub kill: chiptide_model::Millis,
 }
 
+/// A node out of service at an operator's word.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CordonView {
+    /// Who said so.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// While it is drained: by when its leases have to leave, if their own grace ends before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_by: Option<DateTime<Utc>>,
+    /// Leases that still have a replica there, those not proven gone included.
+    pub leases: u32,
+    /// When the last of them ends at the latest; absent while one has no end that is known, and when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_by: Option<DateTime<Utc>>,
+}
+
+/// Takes a node out of service, or brings it back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CordonBody {
+    /// Why, for the log: 1 to 256 bytes.
+    pub reason: String,
+}
+
+/// Empties a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainBody {
+    /// Why, for the log: 1 to 256 bytes.
+    pub reason: String,
+    /// Holders may stay for so long, if their own grace ends before; absent: each leaves by its grace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "2h")]
+    pub within: Option<chiptide_model::Millis>,
+}
+
 /// Declares that a machine is off.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -308,6 +347,9 @@ pub struct NodeView {
     /// Since when it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_since: Option<DateTime<Utc>>,
+    /// Why nothing more is granted on it, while an operator wants that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<CordonView>,
     /// When it last reported to this daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<DateTime<Utc>>,

@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// See, renew and give back leases
     #[command(subcommand)]
     Lease(Lease),
-    /// See nodes
+    /// See nodes, take them out of service and back
     #[command(subcommand)]
     Node(Node),
     /// See chips
@@ -366,6 +366,33 @@ pub(crate) enum Node {
     Get {
         /// The node's name
         id: String,
+    },
+    /// Let nothing more be granted on a node; who is there may finish
+    Cordon {
+        /// The node's name
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Empty a node: give notice to everyone there
+    Drain {
+        /// The node's name
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// Holders may stay for so long, if their own grace ends before
+        #[arg(long, value_name = "SPAN")]
+        within: Option<Millis>,
+    },
+    /// Give a node back to work
+    Uncordon {
+        /// The node's name
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
     },
     /// Make a join token: with it one new agent comes in, once
     JoinToken {

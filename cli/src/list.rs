@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::Out;
 use crate::show;
 use chiptide_api::access::JoinTokenBody;
+use chiptide_api::node::DrainBody;
 use chiptide_api::page::{PAGE_MAX, Page};
 use chiptide_api::{Client, ClientError};
 use chrono::Utc;
@@ -26,6 +27,15 @@ pub(crate) async fn node(command: Node, client: &Client, out: Out) -> Result<(),
             out.print(&made, |made| made.join_token.clone())
         }
         Node::Get { id } => out.print(&client.node(&id).await?, |node| show::node(node, Utc::now())),
+        Node::Cordon { id, reason } => {
+            out.print(&client.cordon(&id, &reason).await?, |node| show::node(node, Utc::now()))
+        }
+        Node::Drain { id, reason, within } => {
+            out.print(&client.drain(&id, &DrainBody { reason, within }).await?, |node| show::node(node, Utc::now()))
+        }
+        Node::Uncordon { id, reason } => {
+            out.print(&client.uncordon(&id, &reason).await?, |node| show::node(node, Utc::now()))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::id::{ChipId, JobId, LeaseId, NodeId, SessionId};
 use crate::job::{JobSpec, Outcome};
 use crate::ladder::LadderStep;
 use crate::lease::{Cause, Placement};
-use crate::node::NodeFacts;
+use crate::node::{Cordon, NodeFacts};
 use crate::policy::Policy;
 use crate::reservation::{Holder, ReservationDrop};
 use crate::time::Timestamp;
@@ -90,6 +90,22 @@ pub enum Event {
         /// Who declared it.
         by: String,
         /// Why, in their words.
+        reason: String,
+    },
+    /// Nothing more is granted on a node. It takes the place of what was said of the node before.
+    NodeCordoned {
+        /// The node.
+        node: NodeId,
+        /// Who, why, and whether it is drained.
+        cordon: Cordon,
+    },
+    /// A node may be granted again.
+    NodeUncordoned {
+        /// The node.
+        node: NodeId,
+        /// Who said so.
+        who: String,
+        /// Why.
         reason: String,
     },
     /// The database was replaced by one that may have forgotten what was committed: no session is trusted, and every node
@@ -334,6 +350,8 @@ impl Event {
             Event::NodeHeard { .. } => "node_heard",
             Event::NodeSilent { .. } => "node_silent",
             Event::NodeDeclaredOff { .. } => "node_declared_off",
+            Event::NodeCordoned { .. } => "node_cordoned",
+            Event::NodeUncordoned { .. } => "node_uncordoned",
             Event::DatabaseReplaced { .. } => "database_replaced",
             Event::ChipEpochRaised { .. } => "chip_epoch_raised",
             Event::ChipHealthChanged { .. } => "chip_health_changed",

@@ -51,6 +51,11 @@ pub enum Cause {
         /// That gang.
         for_job: JobId,
     },
+    /// Its node is drained.
+    Drain {
+        /// The node.
+        node: NodeId,
+    },
     /// The job reached its `max_duration`.
     MaxDuration,
     /// The holder did not renew within `lease_ttl`.
@@ -91,7 +96,7 @@ impl Cause {
 
     /// Whether a lease ends for this only after notice: it goes down the ladder.
     pub fn gives_notice(&self) -> bool {
-        self.for_job().is_some() || *self == Cause::MaxDuration
+        self.for_job().is_some() || matches!(self, Cause::MaxDuration | Cause::Drain { .. })
     }
 
     /// The word used on the wire, in SQL and in metrics.
@@ -100,6 +105,7 @@ impl Cause {
             Cause::Preempt { .. } => "preempt",
             Cause::Reclaim { .. } => "reclaim",
             Cause::Consolidate { .. } => "consolidate",
+            Cause::Drain { .. } => "drain",
             Cause::MaxDuration => "max_duration",
             Cause::Expired => "expired",
             Cause::Cancelled => "cancelled",

@@ -29,7 +29,7 @@ pub use id::{ChipId, InvalidName, JobId, LeaseId, NodeId, SessionId};
 pub use job::{ChipDemand, ClassChoice, Job, JobSpec, JobState, Kind, Outcome, Same, SameLevel, Unfit};
 pub use ladder::{LadderStep, Step};
 pub use lease::{Cause, Hold, Lease, LeaseState, Placement};
-pub use node::NodeFacts;
+pub use node::{Cordon, NodeFacts};
 pub use node_loss::{Fence, NodeLossAction, NodeLossPolicy, OnNodeLoss};
 pub use policy::{Bounds, DeviceClassPolicy, FairShare, Policy, PriorityClass, ReplicaRule};
 pub use policy_fault::PolicyFault;

@@ -1,5 +1,6 @@
 //! A node: a machine with chips, seen through its agent.
 
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,4 +26,18 @@ pub struct NodeFacts {
     /// Free-form labels from the agent's configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// Why nothing more is granted on a node, at an admin's word.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cordon {
+    /// Who said so.
+    pub who: String,
+    /// Why, in their words.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// While it is drained: by when its leases have to leave, if their own grace ends before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_by: Option<Timestamp>,
 }

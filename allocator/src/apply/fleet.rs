@@ -3,7 +3,9 @@
 use super::Applied;
 use crate::cluster::Cluster;
 use crate::fleet::{Chip, ChipIx, Node, NodeIx};
-use chiptide_model::{ChipFacts, ChipId, FaultEnd, Faults, Health, NodeId, Policy, Quarantine, SessionId, Timestamp};
+use chiptide_model::{
+    ChipFacts, ChipId, Cordon, FaultEnd, Faults, Health, NodeId, Policy, Quarantine, SessionId, Timestamp,
+};
 use uuid::Uuid;
 
 impl Cluster {
@@ -141,6 +143,7 @@ impl Cluster {
             epoch: 0,
             health: health.clone(),
             quarantine: None,
+            cordoned: self.fleet.nodes[node].cordon.is_some(),
             faults: Faults::default(),
             holds: Vec::new(),
             claims: Vec::new(),
@@ -154,6 +157,19 @@ impl Cluster {
     pub(super) fn on_known(&mut self, node: &NodeId, unknown_since: Option<Timestamp>, at: Timestamp) -> Applied {
         let ix = *self.nodes_by_id.get(node).ok_or_else(|| format!("no node {node}"))?;
         self.set_known(ix, unknown_since, at);
+        Ok(())
+    }
+
+    /// Its chips are told, so that whoever looks at a chip alone sees it. What is promised there is given up.
+    pub(super) fn on_cordoned(&mut self, node: &NodeId, cordon: Option<&Cordon>) -> Applied {
+        let ix = *self.nodes_by_id.get(node).ok_or_else(|| format!("no node {node}"))?;
+        self.fleet.nodes[ix].cordon = cordon.cloned();
+        for &chip in &self.fleet.nodes[ix].chips {
+            self.fleet.chips[chip].cordoned = cordon.is_some();
+        }
+        self.node_changed(ix);
+        self.check_claims_of(ix);
+        self.queue.supply_grew();
         Ok(())
     }
 

@@ -48,6 +48,7 @@ impl Cluster {
                     session: *session,
                     boot_id: boot_id.clone(),
                     unknown_since: None,
+                    cordon: None,
                     chips: Vec::new(),
                     cpu_free: facts.cpu_milli,
                     memory_free: facts.memory_mib,
@@ -65,6 +66,8 @@ impl Cluster {
             Event::NodeDeclaredOff { node, .. } => {
                 self.node_at(node).map(drop).ok_or_else(|| format!("no node {node}"))
             }
+            Event::NodeCordoned { node, cordon } => self.on_cordoned(node, Some(cordon)),
+            Event::NodeUncordoned { node, .. } => self.on_cordoned(node, None),
             Event::DatabaseReplaced { .. } => self.on_database_replaced(at),
             Event::ChipEpochRaised { chip, epoch } => self.on_epoch_raised(chip, *epoch),
             Event::ChipHealthChanged { chip, health } => self.on_chip(chip, |chip| chip.health = health.clone()),

@@ -62,7 +62,7 @@ fn candidates(cluster: &Cluster, shape: &Shape, scope: &Scope) -> Vec<PoolIx> {
         let node = &fleet.nodes[pool.node];
         let enough = chips.len() >= usize::from(shape.demand.chips());
         let roomy = node.facts.cpu_milli >= shape.cpu_milli && node.facts.memory_mib >= shape.memory_mib;
-        scope.admits(pool) && node.unknown_since.is_none() && enough && roomy
+        scope.admits(pool) && node.takes_work() && enough && roomy
     };
     let mut pools: Vec<PoolIx> = (0..fleet.pools.len()).filter(could).collect();
     if pools.len() > POOLS_MAX {

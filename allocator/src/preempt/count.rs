@@ -165,7 +165,7 @@ impl Cluster {
         counted.sole.clear();
         counted.mixed.clear();
         counted.memory_mib = u64::MAX;
-        if self.fleet.nodes[self.fleet.pools[pool].node].unknown_since.is_some() {
+        if !self.fleet.nodes[self.fleet.pools[pool].node].takes_work() {
             return;
         }
         let stand = |hold: &ChipHold| stakes.holder(hold.lease).map(|ix| (ix, stakes.holders[ix as usize].stand));

@@ -47,7 +47,7 @@ pub(super) fn choose(cluster: &Cluster, entry: &CalendarReservation, had: Vec<Pl
 fn offer(cluster: &Cluster, entry: &CalendarReservation, pool: PoolIx, kept: &BTreeSet<ChipId>) -> Vec<ChipIx> {
     let (state, fleet) = (&cluster.fleet.pools[pool], &cluster.fleet);
     let wanted = entry.device_class.as_ref().is_none_or(|class| fleet.classes[state.class] == *class);
-    if !wanted || fleet.nodes[state.node].unknown_since.is_some() {
+    if !wanted || !fleet.nodes[state.node].takes_work() {
         return Vec::new();
     }
     let vacant_by = |chip: &Chip| -> Option<Timestamp> {

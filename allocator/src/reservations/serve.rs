@@ -72,7 +72,7 @@ pub(super) fn ready(cluster: &Cluster, job: JobId) -> Option<&[Placement]> {
     let node_free = |placement: &Placement| {
         let here = || placements.iter().filter(|other| other.node == placement.node);
         cluster.node(&placement.node).is_some_and(|node| {
-            node.unknown_since.is_none()
+            node.takes_work()
                 && here().map(|p| p.cpu_milli).sum::<u64>() + node.cpu_claimed <= node.cpu_free
                 && here().map(|p| p.memory_mib).sum::<u64>() + node.memory_claimed <= node.memory_free
         })

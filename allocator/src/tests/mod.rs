@@ -2,6 +2,7 @@
 
 mod budgets;
 mod consolidation;
+mod cordon;
 mod corruption;
 mod elastic;
 mod explain;

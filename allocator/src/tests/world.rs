@@ -401,6 +401,8 @@ impl World {
             Event::NodeSilent { node } => format!("{node} is silent"),
             Event::NodeHeard { node } => format!("{node} is heard"),
             Event::NodeRegistered { node, .. } => format!("{node} registers"),
+            Event::NodeCordoned { node, cordon } => format!("{} cordons {node}: {}", cordon.who, cordon.reason),
+            Event::NodeUncordoned { node, who, reason } => format!("{who} gives {node} back: {reason}"),
             Event::NodeDeclaredOff { node, by, reason } => format!("{by} declares {node} off: {reason}"),
             Event::DatabaseReplaced { detail } => format!("the database is another one: {detail}"),
             Event::ChipEpochRaised { chip, epoch } => format!("{chip} goes to epoch {epoch}"),

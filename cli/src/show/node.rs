@@ -30,6 +30,12 @@ pub(crate) fn node(node: &NodeView, now: DateTime<Utc>) -> String {
     facts.add("node", node.id.as_str());
     facts.add("state", state(&node.state));
     facts.add_some("unknown since", node.unknown_since.map(|at| moment(at, now)));
+    if let Some(cordon) = &node.cordon {
+        let what = if cordon.drain_by.is_some() { "draining" } else { "cordoned" };
+        facts.add(what, format!("by {}: {} ({})", cordon.who, cordon.reason, moment(cordon.since, now)));
+        facts.add("leases left", cordon.leases.to_string());
+        facts.add_some("empty by", cordon.empty_by.map(|at| moment(at, now)));
+    }
     facts.add_some("reported", node.reported_at.map(|at| moment(at, now)));
     facts.add_some("rack", node.rack.clone());
     facts.add_some("link domain", node.link_domain.clone());

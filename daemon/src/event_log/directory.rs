@@ -166,6 +166,8 @@ impl Subject<'_> {
             Event::NodeRegistered { node, .. }
             | Event::NodeHeard { node }
             | Event::NodeSilent { node }
+            | Event::NodeCordoned { node, .. }
+            | Event::NodeUncordoned { node, .. }
             | Event::NodeDeclaredOff { node, .. } => Subject { node: Some(node), ..none },
             Event::ChipEpochRaised { chip, .. }
             | Event::ChipHealthChanged { chip, .. }

@@ -40,6 +40,14 @@ fn body(event: &Event) -> EventBody {
         Event::NodeDeclaredOff { by, reason, .. } => {
             EventBody::NodeDeclaredOff { by: by.clone(), reason: reason.clone() }
         }
+        Event::NodeCordoned { cordon, .. } => EventBody::NodeCordoned {
+            who: cordon.who.clone(),
+            reason: cordon.reason.clone(),
+            drain_by: cordon.drain_by.map(to_utc),
+        },
+        Event::NodeUncordoned { who, reason, .. } => {
+            EventBody::NodeUncordoned { who: who.clone(), reason: reason.clone() }
+        }
         Event::DatabaseReplaced { detail } => EventBody::DatabaseReplaced { detail: detail.clone() },
         Event::ChipEpochRaised { epoch, .. } => EventBody::ChipEpochRaised { epoch: *epoch },
         Event::ChipVacated { epoch, .. } => EventBody::ChipVacated { epoch: *epoch },
@@ -153,7 +161,7 @@ fn lease_ended(cause: &Cause, next: &Next) -> EventBody {
         for_job: cause.for_job().map(|job| job.0),
         detail: match cause {
             Cause::Fault { node, detail } => Some(format!("{node}: {detail}")),
-            Cause::NodeLost { node } | Cause::Fenced { node } => Some(node.to_string()),
+            Cause::NodeLost { node } | Cause::Fenced { node } | Cause::Drain { node } => Some(node.to_string()),
             _ => None,
         },
         next: match next {

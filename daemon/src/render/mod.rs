@@ -24,10 +24,12 @@ use chiptide_api::chip::{ChipView, HolderView};
 use chiptide_api::fault::FaultView;
 use chiptide_api::job::{JobBody, JobView, ReservationView};
 use chiptide_api::lease::LeaseView;
-use chiptide_api::node::NodeView;
+use chiptide_api::node::{CordonView, NodeView};
 use chiptide_api::reason::Reason as ReasonView;
 use chiptide_api::time::to_utc;
-use chiptide_model::{ChipState, Health, Holder, Job, JobState, Outcome, SLOTS_PER_CHIP};
+use chiptide_model::{
+    ChipState, Cordon, Health, Holder, Job, JobState, Lease, LeaseState, Outcome, SLOTS_PER_CHIP, Timestamp,
+};
 use std::collections::BTreeSet;
 
 /// A job, live or over.
@@ -135,12 +137,13 @@ pub fn chip(node: &Node, chip: &Chip, telemetry: &Telemetry) -> ChipView {
 pub fn node(cluster: &Cluster, node: &Node, telemetry: &Telemetry) -> NodeView {
     let chips = || node.chips.iter().map(|&ix| &cluster.fleet.chips[ix]);
     let free = |chip: &&Chip| chip.in_service() && chip.free_slots() == SLOTS_PER_CHIP;
-    let known = node.unknown_since.is_none();
+    let known = node.takes_work();
     let classes: BTreeSet<String> = chips().map(|chip| chip.facts.class.to_string()).collect();
     NodeView {
         id: node.id.to_string(),
-        state: if known { "up" } else { "unknown" }.into(),
+        state: if node.unknown_since.is_none() { "up" } else { "unknown" }.into(),
         unknown_since: node.unknown_since.map(to_utc),
+        cordon: node.cordon.as_ref().map(|cordon| cordon_view(cluster, node, cordon)),
         reported_at: telemetry.reported_at(&node.id).map(to_utc),
         rack: node.facts.rack.clone(),
         link_domain: node.facts.link_domain.clone(),
@@ -154,5 +157,23 @@ pub fn node(cluster: &Cluster, node: &Node, telemetry: &Telemetry) -> NodeView {
         chips: u32::try_from(node.chips.len()).unwrap_or(u32::MAX),
         chips_free: if known { u32::try_from(chips().filter(free).count()).unwrap_or(u32::MAX) } else { 0 },
         device_classes: classes.into_iter().collect(),
+    }
+}
+
+fn cordon_view(cluster: &Cluster, node: &Node, cordon: &Cordon) -> CordonView {
+    let leases = || node.leases.iter().filter_map(|lease| cluster.lease(*lease));
+    let end = |lease: &Lease| match &lease.state {
+        LeaseState::Revoking { deadline, .. } => Some(*deadline),
+        LeaseState::Ended { at, .. } => Some(*at),
+        LeaseState::Active => lease.ends_at,
+    };
+    let ends: Option<Vec<Timestamp>> = leases().map(end).collect();
+    CordonView {
+        who: cordon.who.clone(),
+        reason: cordon.reason.clone(),
+        since: to_utc(cordon.since),
+        drain_by: cordon.drain_by.map(to_utc),
+        leases: u32::try_from(node.leases.len()).unwrap_or(u32::MAX),
+        empty_by: ends.and_then(|ends| ends.into_iter().max()).map(to_utc),
     }
 }

@@ -188,6 +188,10 @@ fn render_answer(explainer: &mut Explainer<'_>, shared: &Shared, answer: &Result
             Some(chip) => Answer::json(200, &render::chip(&draft.fleet.nodes[chip.node], chip, &shared.telemetry)),
             None => Refused::internal("a changed chip is not there").answer(),
         },
+        Ok(Ack::Node(id)) => match draft.node(id) {
+            Some(node) => Answer::json(200, &render::node(draft, node, &shared.telemetry)),
+            None => Refused::internal("a changed node is not there").answer(),
+        },
         Ok(Ack::Policy { before, author, reason }) => {
             Answer::json(200, &render::policy_applied(draft, before, author, reason))
         }

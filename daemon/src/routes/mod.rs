@@ -3,6 +3,7 @@
 mod audit;
 mod chips;
 mod contract;
+mod cordon;
 mod dry_run;
 mod events;
 mod explain;
@@ -104,6 +105,9 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::register))
         .routes(routes!(nodes::declare_off))
+        .routes(routes!(cordon::cordon))
+        .routes(routes!(cordon::drain))
+        .routes(routes!(cordon::uncordon))
         .routes(routes!(nodes::report_in))
         .routes(routes!(nodes::get_orders))
         .routes(routes!(logs::bring))

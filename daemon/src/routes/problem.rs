@@ -127,6 +127,9 @@ impl Refused {
                 let detail = format!("chip {chip} is out of service for a fault of chip {other}: release that one");
                 Refused::new(409, "node_fault", "Another chip of its node has the fault", detail)
             }
+            Refusal::NotCordoned(node) => {
+                Refused::new(409, "not_cordoned", "The node is not cordoned", format!("node {node} takes work"))
+            }
             Refusal::NodeReports(node) => {
                 let detail = format!("node {node} reports to this daemon, so it is not off");
                 Refused::new(409, "node_reports", "The node reports", detail)

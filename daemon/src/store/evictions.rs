@@ -89,7 +89,7 @@ pub fn among(after: &Cluster, touched: &Touched, events: &[(Timestamp, Event)]) 
             cause: cause.as_str().into(),
             detail: match cause {
                 Cause::Fault { node, detail } => Some(format!("{node}: {detail}")),
-                Cause::NodeLost { node } | Cause::Fenced { node } => Some(node.to_string()),
+                Cause::NodeLost { node } | Cause::Fenced { node } | Cause::Drain { node } => Some(node.to_string()),
                 _ => None,
             },
             for_job: cause.for_job(),

@@ -6,6 +6,7 @@ mod bad_input;
 mod breaking;
 mod common;
 mod contract;
+mod cordon;
 mod dry_run;
 mod elastic;
 mod events;

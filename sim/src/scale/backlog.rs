@@ -5,10 +5,12 @@ use super::durations::us;
 use super::filling::Jobs;
 use crate::machine::ProcessMemory;
 use crate::virtual_cluster::{VirtualCluster, job, job_id, new_job};
-use chiptide_allocator::Command;
+use chiptide_allocator::rehearsal::rehearse;
+use chiptide_allocator::{Command, PolicyChange, Round};
 use chiptide_model::{JobSpec, Kind};
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Jobs that wait are submitted so many to a round, as many as one call may bring.
 const SUBMITTED_TOGETHER: u64 = 1000;
@@ -32,6 +34,10 @@ pub struct BacklogFigures {
     pub idle_round_us: f64,
     /// The round in which one chip was freed, microseconds.
     pub freed_round_us: f64,
+    /// A copy of the cluster, made under its read lock before a dry run, microseconds.
+    pub dry_run_copy_us: f64,
+    /// A dry run of a policy in which every shape is tried, the copy included, microseconds.
+    pub dry_run_us: f64,
     /// Memory with fleet and queue as they are.
     pub memory: ProcessMemory,
 }
@@ -52,6 +58,8 @@ pub(super) fn measure(
         first_round_us: 0.0,
         idle_round_us: round(&mut world, Vec::new())?,
         freed_round_us: 0.0,
+        dry_run_copy_us: 0.0,
+        dry_run_us: 0.0,
         memory: memory()?,
     };
     // Done and proven vacant in one round: one chip is free, and every shape is worth another try.
@@ -60,7 +68,23 @@ pub(super) fn measure(
     // A change of policy makes every shape worth a try, as the first round after a restart does.
     let policy = world.cluster().policy.clone();
     figures.first_round_us = round(&mut world, vec![Command::ApplyPolicy(policy)])?;
+    dry_run(&world, &mut figures);
     Ok(figures)
+}
+
+/// A dry run as the daemon makes it, of a policy that changes what one queue is owed.
+fn dry_run(world: &VirtualCluster, figures: &mut BacklogFigures) {
+    let mut policy = world.cluster().policy.clone();
+    policy.queues.entry("training".into()).or_default().guaranteed.normalised = Some(1);
+    let change = PolicyChange { policy, after: None, author: String::new(), reason: String::new() };
+    let started = Instant::now();
+    let copy = world.cluster().clone();
+    figures.dry_run_copy_us = us(started.elapsed());
+    let round = Round { now: copy.at, seed: 1 };
+    let told = rehearse(copy, vec![Command::ChangePolicy(Box::new(change))], round);
+    figures.dry_run_us = us(started.elapsed());
+    // The daemon frees the copy after the answer is made.
+    drop(told);
 }
 
 /// Submits the jobs that cannot start. Answers how long the slowest round took.

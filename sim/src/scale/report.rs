@@ -47,6 +47,10 @@ impl ScaleReport {
             ("a round, nothing freed", ms(backlog.idle_round_us)),
             ("a round, one chip freed", ms(backlog.freed_round_us)),
             ("a round, every shape tried", ms(backlog.first_round_us)),
+            (
+                "a dry run of a policy",
+                format!("{}, the copy {} of it", ms(backlog.dry_run_us), ms(backlog.dry_run_copy_us)),
+            ),
             ("a thousand more submitted", format!("at most {}", ms(backlog.submit_thousand_max_us))),
             (
                 "memory",
