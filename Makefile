@@ -31,7 +31,7 @@ test: install-missing ## Everything that must hold: format, tests, lints, query 
 	cargo xtask db-check
 
 fuzz: install-missing ## Spoiled requests to every route for FUZZ_MINUTES (10), with new chance each time; a fixed few are part of `test`
-	FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 / 2 )) cargo test --package chiptide-daemon --test http hostile -- --nocapture --test-threads 1
+	FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 / 9 )) cargo test --package chiptide-daemon --test http hostile -- --nocapture --test-threads 1
 
 chaos: install-missing ## Real faults under load for CHAOS_MINUTES (10), judged; a short version is part of `test`
 	cargo build --profile demo $(demo_binaries) --features chiptide-daemon/failpoints,chiptide-agent/failpoints
